@@ -1,0 +1,83 @@
+"""The command line, one command a file. Printing lives here and nowhere else in the package.
+
+Each command module is imported only when it is run or its help is asked for, so that commands which
+compute nothing start without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from stlsearch.errors import InputError, RegistryError
+
+COMMANDS = {
+    "fit": "Fit a rank-r decomposition and store it in the registry.",
+    "compare": "Compare initialisation strategies with one solver and one budget.",
+    "construct": "Build an exact algorithm from an expression.",
+    "list": "List registered algorithms.",
+    "show": "Show one algorithm, its factors as formulas.",
+    "verify": "Verify an algorithm in exact arithmetic.",
+    "best": "Name the best registered algorithm of a tile and rank.",
+    "evaluate": "Measure error, cost and wall clock of an algorithm as an operator.",
+    "export": "Write an algorithm as JSON, npz, safetensors, Python or LaTeX.",
+    "import": "Add an algorithm from a file to the registry.",
+    "rm": "Remove an algorithm from the user's registry.",
+}
+
+
+class _Group(click.Group):
+    """Knows the commands' names and summaries; loads a module only for the command that is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"stlsearch.commands.{name}_").command  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise click.UsageError(f"unknown command {args[0]!r}; valid: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stlsearch", message="stlsearch %(version)s")
+def cli() -> None:
+    """Search, tune and deploy bilinear algorithms: exact and approximate fast matrix multiplication."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    try:
+        result = cli.main(args=args, prog_name="stlsearch", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except (InputError, RegistryError) as error:
+        return _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader went away (stlsearch list | head): no traceback, no second error at exit
+        sys.stderr.close()
+        return 1
+
+
+def _fail(message: str) -> int:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return 2
+
+
+def run() -> None:
+    """Entry point of the installed `stlsearch`."""
+    sys.exit(main())
