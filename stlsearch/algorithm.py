@@ -110,15 +110,14 @@ class BilinearAlgorithm:
         ring = exact.check_ring(ring or exact.smallest_ring(factors))
         if ring in ("R", "C"):
             raise InputError(f"{ring} is not an exact ring; valid: Z2, Z3, ... Zp, {', '.join(exact.EXACT_RINGS)}")
-        floats = tuple(factor.to_float() for factor in factors)
+        floats = [factor.to_float() for factor in factors]
         for array in floats:
             array.setflags(write=False)
-        algorithm = BilinearAlgorithm(target, ring, *floats, factors, None, dict(provenance or {}))
+        algorithm = BilinearAlgorithm(target, ring, floats[0], floats[1], floats[2], factors, None, dict(provenance or {}))
         if verify and (wrong := algorithm.wrong_entries()):
             i, j, k, what = wrong[0]
-            raise InputError(
-                f"not exact over {ring}: {len(wrong)} wrong coefficients, the first at {algorithm.describe_entry(i, j, k)}: {what}"
-            )
+            where = algorithm.describe_entry(i, j, k)
+            raise InputError(f"not exact over {ring}: {len(wrong)} wrong coefficients, the first at {where}: {what}")
         return algorithm
 
     @property

@@ -38,7 +38,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"stlsearch.commands.{name}_").command  # type: ignore[no-any-return]
+        return importlib.import_module(f"stlsearch.commands.{name}_").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
