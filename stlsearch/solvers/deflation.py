@@ -1,0 +1,70 @@
+"""Deflation: drop the cheapest terms one at a time and refit the rest, all restarts as one batch.
+
+With two factors fixed the objective is a ridge regression in the third, so the exact increase from dropping
+term k and refitting that factor is known without refitting: |c_k|^2 / (G^-1)_kk, with c_k the term's row and
+G the penalised Hadamard Gram matrix of the other two factors. The cost of a term is the least over the three
+factors. Greedy drops get trapped; a softmax over -cost/temperature explores, a different path per restart.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stlsearch.solvers import als
+from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent
+
+
+def drop_costs(factors: Factors, penalty: float) -> Tensor:
+    """The least increase of ||T - [[U,V,W]]||^2 + penalty ||terms||^2 per dropped term: shape (B, r)."""
+    costs = []
+    for mode in range(3):
+        first, second = (factors[k] for k in range(3) if k != mode)
+        gram = hadamard_gram(first, second, penalty)
+        gram.diagonal(dim1=-2, dim2=-1).add_(1e-12)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(gram)[0])
+        costs.append(factors[mode].square().sum(-1) / inverse.diagonal(dim1=-2, dim2=-1).clamp_min(1e-30))
+    return torch.stack(costs).amin(0)
+
+
+def deflate(
+    problem: Problem,
+    start: Factors,
+    rank: int,
+    *,
+    penalty: float = 1e-3,
+    sweeps: int = 50,
+    temperature: Tensor | float = 0.0,
+    generator: torch.Generator | None = None,
+    monitor: Monitor = silent,
+) -> Factors:
+    """Drop terms until `rank` are left, with `sweeps` ALS sweeps at `penalty` after each drop.
+
+    Args:
+        start: factors of shape (B, R, a), (B, R, b), (B, R, c) with R >= rank.
+        temperature: 0 drops the cheapest term; above it, term k with probability proportional to
+            exp(-cost_k / (temperature * cheapest cost)). A scalar, or one per restart, shape (B,).
+        generator: the source of the random choices, on the CPU.
+    """
+    factors = start
+    batch = len(start[0])
+    heat = torch.as_tensor(temperature, dtype=torch.float64).expand(batch)
+    while factors[0].shape[1] > rank:
+        factors = balance(factors)
+        costs = drop_costs(factors, penalty).double().cpu()
+        scale = heat.unsqueeze(1) * costs.amin(1, keepdim=True).clamp_min(1e-9)
+        noise = -torch.log(-torch.log(torch.rand(costs.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)))
+        chosen = (costs - scale * noise).argmin(1)  # Gumbel trick: a sample of the softmax
+        keep = torch.ones(costs.shape, dtype=torch.bool)
+        keep[torch.arange(batch), chosen] = False
+        factors = _keep(factors, keep.to(factors[0].device))
+        for _ in range(sweeps):
+            factors = als.sweep(problem, factors, penalty)
+        report(problem, monitor, start[0].shape[1] - factors[0].shape[1], factors)
+    return factors
+
+
+def _keep(factors: Factors, mask: Tensor) -> Factors:
+    batch = len(mask)
+    U, V, W = (factor[mask].reshape(batch, -1, factor.shape[2]) for factor in factors)
+    return U, V, W
