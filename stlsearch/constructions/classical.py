@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.rational import inverse
 from stlsearch.errors import InputError
 from stlsearch.targets import Target
 
@@ -132,7 +133,7 @@ def toom(m: int, n: int, points: Sequence[Point] | None = None) -> BilinearAlgor
     points = default_points(count) if points is None else list(points)
     if len(points) != count or len(set(points)) != count:
         raise InputError(f"Toom-Cook for {m} x {n} coefficients needs {count} distinct points")
-    interpolation = _inverse([_powers(point, count) for point in points])
+    interpolation = inverse([_powers(point, count) for point in points])
     W = [list(column) for column in zip(*interpolation, strict=True)]
     U, V = ([_powers(point, size) for point in points] for size in (m, n))
     shown = ["inf" if point is None else str(point) for point in points]
@@ -148,17 +149,6 @@ def default_points(count: int) -> list[Point]:
         points += [size, -size] if size == 1 else [size, -size, Fraction(1, size), Fraction(-1, size)]
         size += 1
     return points[:count]
-
-
-def cyclic_by_folding(n: int) -> BilinearAlgorithm:
-    """Cyclic convolution of length n over Q, rank 2n-1: the Toom-Cook product with x^(n+k) added to x^k."""
-    linear = toom(n, n)
-    assert linear.exact is not None
-    U, V, W = linear.exact
-    fold = np.eye(2 * n - 1, n, dtype=np.int64)
-    fold[np.arange(n, 2 * n - 1), np.arange(n - 1)] = 1
-    provenance = {"construction": f"cyclic({n})", "source": "Toom-Cook product folded modulo x^n - 1"}
-    return BilinearAlgorithm.from_exact(Target.make("cyclic", {"n": n}), U, V, W @ W.make(fold), provenance=provenance)
 
 
 def _from_formulas(target: Target, products: Sequence[str], outputs: Sequence[str], name: str, source: str) -> BilinearAlgorithm:
@@ -182,20 +172,3 @@ def _powers(point: Point, count: int) -> list[Fraction]:
     if point is None:
         return [Fraction(int(k == count - 1)) for k in range(count)]
     return [Fraction(point) ** k for k in range(count)]
-
-
-def _inverse(rows: Sequence[Sequence[Fraction]]) -> list[list[Fraction]]:
-    """Gauss-Jordan over the rationals."""
-    size = len(rows)
-    work = [[*row, *(Fraction(int(i == j)) for j in range(size))] for i, row in enumerate(rows)]
-    for column in range(size):
-        pivot = next((row for row in range(column, size) if work[row][column]), None)
-        if pivot is None:
-            raise InputError("the matrix is singular")
-        work[column], work[pivot] = work[pivot], work[column]
-        lead = work[column][column]
-        work[column] = [value / lead for value in work[column]]
-        for row in range(size):
-            if row != column and (factor := work[row][column]):
-                work[row] = [x - factor * y for x, y in zip(work[row], work[column], strict=True)]
-    return [row[size:] for row in work]

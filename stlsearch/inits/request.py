@@ -12,8 +12,14 @@ from dataclasses import dataclass, field
 import torch
 
 from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.classical import standard_terms
 from stlsearch.errors import InputError
 from stlsearch.solvers.problem import Factors, Monitor, Problem, silent
+from stlsearch.targets import Target
+
+
+class NotApplicable(InputError):
+    """The strategy cannot start this target and rank (a portfolio passes on to the next strategy)."""
 
 
 def _nothing_known(name: str) -> BilinearAlgorithm:
@@ -32,6 +38,7 @@ class Request:
         penalty: the amplification multiplier at which strategies refit after dropping terms.
         argument: what followed a colon in the strategy's name (``known:NAME``), or "".
         lookup: finds a registered algorithm by name.
+        exact: the exact algorithm of least rank known for a target; by default the standard one.
         monitor: told about progress; may raise to stop.
     """
 
@@ -42,6 +49,7 @@ class Request:
     penalty: float = 1e-3
     argument: str = ""
     lookup: Callable[[str], BilinearAlgorithm] = _nothing_known
+    exact: Callable[[Target], BilinearAlgorithm] = standard_terms
     monitor: Monitor = silent
 
     def normal(self, *shape: int) -> torch.Tensor:
@@ -53,11 +61,11 @@ class Request:
         """(n, m, p) of a matmul target.
 
         Raises:
-            InputError: the target is another bilinear map.
+            NotApplicable: the target is another bilinear map.
         """
         shape = self.problem.target.shape
         if shape is None:
-            raise InputError(f"init {strategy} is for matrix products, not for {self.problem.target.slug}")
+            raise NotApplicable(f"init {strategy} is for matrix products, not for {self.problem.target.slug}")
         return shape
 
 

@@ -28,6 +28,7 @@ from stlsearch.targets import Target
 
 MODES = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))  # (shared, added to, subtracted from)
 CHUNK = 10_000  # flips between two looks at the budget, the plateau and the callback
+PLUS_ATTEMPTS = 100  # of a plus transition: with dense terms most pairs would leave {-1, 0, 1}
 
 Vector = tuple[int, int]  # bit masks of the coefficients +1 and -1; the first exceeds the second in a normalised one
 
@@ -71,11 +72,8 @@ class FlipWalk:
         rows[2] = rows[2] * np.array(self._signs)[:, None]
         return BilinearAlgorithm.from_exact(self.target, *rows, ring="Z", provenance=provenance)
 
-    def run(self, flips: int, stop_rank: int = 0, downhill: bool = False) -> None:
-        """Walk until `flips` more pairs have been tried or the rank is at most `stop_rank`.
-
-        With `downhill`, flips that would raise the amplification sum |u|^2 |v|^2 |w|^2 are refused.
-        """
+    def run(self, flips: int, stop_rank: int = 0) -> None:
+        """Walk until `flips` more pairs have been tried or the rank is at most `stop_rank`."""
         draw, factors, signs = self._random, self._factors, self._signs
         for done in range(flips):
             rank = len(signs)
@@ -96,8 +94,6 @@ class FlipWalk:
                 continue
             z = _add(factors[subtracted][second], factors[subtracted][first], -sign * signs[first] * signs[second])
             if z is None:
-                continue
-            if downhill and self._rise(added, subtracted, first, second, y, z) > 0:
                 continue
             self._replace(added, first, y)
             self._replace(subtracted, second, z)
@@ -127,12 +123,6 @@ class FlipWalk:
         middle[b], middle[c] = y2, z
         self._append(middle, s2)
         return True
-
-    def _rise(self, added: int, subtracted: int, first: int, second: int, y: Vector, z: Vector) -> int:
-        """By how much a flip changes sum |u|^2 |v|^2 |w|^2, over the shared factor's |x|^2 (a positive common factor)."""
-        y1, z1 = self._factors[added][first], self._factors[subtracted][first]
-        y2, z2 = self._factors[added][second], self._factors[subtracted][second]
-        return (_weight(y) - _weight(y1)) * _weight(z1) + (_weight(z) - _weight(z2)) * _weight(y2)
 
     def _load(self, terms: Sequence[Sequence[Vector]], signs: Sequence[int]) -> None:
         self._signs: list[int] = []
@@ -208,13 +198,12 @@ def flip_search(
     start: BilinearAlgorithm | None = None,
     plateau: int = 50_000,
     margin: int = 2,
-    polish: int = 1_000_000,
 ) -> BilinearAlgorithm:
     """Walk from `start` (default: the standard algorithm) until `target_rank` is reached, or the budget ends.
 
     After `plateau` flips without a lower rank the walk makes a plus transition, up to `margin` above the
-    lowest rank seen; from there it returns to the last state of lowest rank. At the end `polish` downhill
-    flips lower the amplification. The same arguments give the same result on every machine.
+    lowest rank seen; from there it returns to the last state of lowest rank. The same arguments give the
+    same result on every machine.
 
     Args:
         callback: called as callback(flips, rank, lowest rank) every 10000 flips; returning True ends the walk.
@@ -249,14 +238,12 @@ def flip_search(
             if walk.rank >= best_rank + margin:
                 walk.restore(best)
             else:
-                walk.plus()
+                any(walk.plus() for _ in range(PLUS_ATTEMPTS))
     walk.restore(best)
-    flips = walk.flips
-    walk.run(polish, downhill=True)
     options = "" if start is None else ", start=..."
     command = f"flip_search(Target.make({target.kind!r}, {dict(target.params)!r}), {target_rank}, seed={seed}, max_flips={max_flips}"
-    command += f"{options}, plateau={plateau}, margin={margin}, polish={polish})"
-    provenance: dict[str, object] = {"search": "flip graph", "seed": seed, "flips": flips, "ended": ended, "command": command}
+    command += f"{options}, plateau={plateau}, margin={margin})"
+    provenance: dict[str, object] = {"search": "flip graph", "seed": seed, "flips": walk.flips, "ended": ended, "command": command}
     if start is not None:
         provenance["parents"] = [{"id": start.id, "name": start.name}]
     return walk.algorithm(**provenance)
@@ -269,10 +256,6 @@ def _add(x: Vector, y: Vector, sign: int) -> Vector | None:
     if plus & more or minus & less:
         return None
     return (plus & ~less) | (more & ~minus), (minus & ~more) | (less & ~plus)
-
-
-def _weight(x: Vector) -> int:
-    return x[0].bit_count() + x[1].bit_count()
 
 
 def _pack(row: np.ndarray) -> Vector:

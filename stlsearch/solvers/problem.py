@@ -109,7 +109,10 @@ def balance(factors: Factors) -> Factors:
     """Rescale every term so that |u| = |v| = |w|; the computed map is unchanged, zero terms stay zero."""
     norms = [factor.norm(dim=-1, keepdim=True) for factor in factors]
     size = (norms[0] * norms[1] * norms[2]).pow(1 / 3)
-    U, V, W = (factor * (size / norm.clamp_min(1e-300 if norm.dtype == torch.float64 else 1e-30)) for factor, norm in zip(factors, norms, strict=True))
+    U, V, W = (
+        factor * (size / norm.clamp_min(1e-300 if norm.dtype == torch.float64 else 1e-30))
+        for factor, norm in zip(factors, norms, strict=True)
+    )
     return U, V, W
 
 

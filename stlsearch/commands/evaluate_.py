@@ -1,0 +1,149 @@
+"""`stlsearch evaluate`: error, cost and wall clock of an algorithm as an operator."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from stlsearch.commands.options import emit_json, json_option, registry_option
+from stlsearch.commands.summary import table
+from stlsearch.errors import InputError
+from stlsearch.registry.store import Registry
+
+if TYPE_CHECKING:
+    from stlsearch.evaluate import Evaluation
+
+
+@click.command("evaluate")
+@click.argument("name")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--dtype", "dtypes", help="Comma-separated; by default float32,bfloat16 and, on CUDA, float16 (slow on many CPUs).")
+@click.option("--size", default="1024", show_default=True, help="Matrix size: 4096, or 512x1024x768 for (M,K) times (K,N).")
+@click.option("--threads", type=int, help="CPU threads; by default PyTorch's choice.")
+@click.option("--repeats", type=click.IntRange(1), default=15, show_default=True, help="Timed pairs per dtype, fewer once 10 s are over.")
+@click.option("--no-timing", is_flag=True, help="Errors and costs only.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the random matrices.")
+@registry_option()
+@json_option()
+def command(
+    name: str,
+    device: str,
+    dtypes: str | None,
+    size: str,
+    threads: int | None,
+    repeats: int,
+    no_timing: bool,
+    seed: int,
+    registry: Registry,
+    as_json: bool,
+) -> None:
+    """Measure error, cost and wall clock of an algorithm as an operator.
+
+    NAME is a name, the beginning of one, the beginning of an id, or a .json file. Gaussian matrices are multiplied by the
+    algorithm and by torch.matmul, on one device in alternation; errors are against a float64 product.
+    """
+    shape = _parse_size(size)
+    algorithm = registry.get(name).algorithm
+    # Only now: torch takes seconds to load, and --help and mistyped names should not wait for it.
+    from stlsearch.devices import resolve_device, set_threads
+    from stlsearch.evaluate import evaluate
+
+    chosen = resolve_device(device)
+    set_threads(threads)
+    default = "float32,bfloat16,float16" if chosen.type == "cuda" else "float32,bfloat16"
+    found = evaluate(
+        algorithm,
+        size=shape,
+        dtypes=[dtype.strip() for dtype in (default if dtypes is None else dtypes).split(",")],
+        device=chosen,
+        repeats=repeats,
+        seed=seed,
+        timing=not no_timing,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    if as_json:
+        emit_json(found.to_dict())
+    else:
+        click.echo("\n\n".join([_head(found), _errors(found), _costs(found), *([_timings(found)] if found.timings else [])]))
+
+
+def _parse_size(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9})x([0-9]{1,9}))?", text.strip())
+    if not match:
+        raise InputError(f"size {text!r} is not valid: give one such as 4096, or three such as 512x1024x768")
+    first = int(match[1])
+    return first, int(match[2] or first), int(match[3] or first)
+
+
+def _head(found: Evaluation) -> str:
+    device = found.device
+    where = f"GPU {device['name']}" if device["type"] == "cuda" else f"CPU {device['name']} (threads: {device['threads']})"
+    rows, inner, columns = found.cost.size
+    return (
+        f"{found.name}  rel_sq_error e = {found.rel_sq_error:.6g} (root {math.sqrt(found.rel_sq_error):.4g}), "
+        f"amplification g = {found.amplification:.6g}\n"
+        f"({rows}, {inner}) times ({inner}, {columns}) on {where}, PyTorch {device['torch']}"
+    )
+
+
+def _errors(found: Evaluation) -> str:
+    header = ("error", "predicted e + g u^2", "rel_sq_error", "root", "torch.matmul rel_sq_error")
+    rows = [
+        (error.dtype, f"{error.predicted:.4g}", f"{error.measured:.4g}", f"{math.sqrt(error.measured):.4g}", f"{error.dense:.4g}")
+        for error in found.errors
+    ]
+    return table([header, *rows], right=(1, 2, 3, 4))
+
+
+def _costs(found: Evaluation) -> str:
+    cost = found.cost
+    macs, sparse, moved = cost.macs.to_dict(), cost.sparse_macs.to_dict(), cost.values_moved.to_dict()
+    labels = {
+        "encode_activations": "encode activations",
+        "encode_weights": "encode weights",
+        "multiply": "batched GEMMs",
+        "decode": "decode",
+        "pre_encoded": "total, weights pre-encoded",
+        "total": "total, weights encoded too",
+    }
+    header = ("cost", "MACs", "of dense", "FLOPs", "MACs, non-zeros", "values moved", "of dense")
+
+    def row(label: str, count: int, nonzero: int, values: int) -> tuple[str, ...]:
+        of_macs, of_values = count / cost.dense_macs, values / cost.dense_values_moved
+        return label, f"{count:.4g}", f"{of_macs:.4f}", f"{2 * count:.4g}", f"{nonzero:.4g}", f"{values:.4g}", f"{of_values:.2f}"
+
+    rows = [row(label, macs[stage], sparse[stage], moved[stage]) for stage, label in labels.items()]
+    rows.append(row("dense product", cost.dense_macs, cost.dense_macs, cost.dense_values_moved))
+    n, m, p = cost.tile
+    stored = cost.weight_parameters / cost.dense_weight_parameters
+    traffic = {error.dtype: cost.bytes_moved(error.dtype) for error in found.errors}
+    megabytes = ", ".join(
+        f"{dtype} {each['pre_encoded'] / 1e6:.4g} MB (dense {each['dense'] / 1e6:.4g})" for dtype, each in traffic.items()
+    )
+    return (
+        f"{table([header, *rows], right=range(1, len(header)))}\n"
+        f"multiplications {cost.rank}/{n * m * p} = {cost.multiplication_ratio:.4f}; {cost.speedup:.3f} times fewer MACs "
+        f"(weights pre-encoded), {cost.speedup_on_the_fly:.3f} times (encoded too)\n"
+        f"parameters: encoded weight {cost.weight_parameters} = {stored:.3f} of dense; bases {cost.basis_parameters}\n"
+        f"bytes moved, weights pre-encoded: {megabytes}"
+    )
+
+
+def _timings(found: Evaluation) -> str:
+    unit = "GPU" if found.device["type"] == "cuda" else "CPU"
+    header = (f"{unit} time", "stl_matmul ms", "torch.matmul ms", "speed-up", "quartiles", "pairs")
+    rows = [
+        (
+            dtype,
+            f"{timing.candidate * 1e3:.3f}",
+            f"{timing.baseline * 1e3:.3f}",
+            f"{timing.speedup:.3f}",
+            f"{timing.low:.3f}..{timing.high:.3f}",
+            str(timing.repeats),
+        )
+        for dtype, timing in found.timings.items()
+    ]
+    return f"{table([header, *rows], right=range(1, len(header)))}\nmedians of interleaved pairs, weights pre-encoded"

@@ -1,0 +1,178 @@
+"""`stlsearch fit`: fit a rank-r decomposition and store it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+from stlsearch.algorithm import UNIT_ROUNDOFF
+from stlsearch.commands.options import PositiveType, RankType, check_rank, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.progress import ProgressLine
+from stlsearch.commands.summary import summary, table
+from stlsearch.devices import resolve_device, set_threads
+from stlsearch.errors import InputError
+from stlsearch.fit import FitResult, fit
+from stlsearch.inits import INITS
+from stlsearch.registry.atomic import write_atomic
+from stlsearch.registry.codec import dumps
+from stlsearch.registry.store import Entry, Registry
+from stlsearch.solvers import SOLVERS
+from stlsearch.solvers.polish import Goal
+from stlsearch.targets import Target
+
+INTERRUPTED = 130
+
+
+@click.command("fit")
+@tile_option()
+@rank_option()
+@click.option("--solver", default="als", show_default=True, help=f"One of {', '.join(SOLVERS)}.")
+@click.option(
+    "--init",
+    default="auto",
+    show_default=True,
+    help=f"auto (a known exact algorithm if there is one, else a portfolio), {', '.join(INITS)}; known:NAME starts from a registered one.",
+)
+@click.option("--restarts", type=RankType(), help="Starts fitted as one batch; by default chosen by solver and rank.")
+@click.option("--iterations", type=RankType(), help="Iterations of the solver; by default chosen by solver.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
+@click.option("--threads", type=RankType(), help="CPU threads; by default PyTorch's own choice.")
+@click.option("--time-limit", type=PositiveType(), help="Seconds, after which the best so far is kept (and marked as not reproducible).")
+@click.option("--optimize-for", help="Least e + g u^2 when values are stored as float32, bfloat16, float16 or e4m3.")
+@click.option("--max-amplification", type=PositiveType(), help="Least e with amplification g at most this.  [default: 1000]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the basis to this JSON file.")
+@registry_option()
+@json_option()
+def command(
+    tile: Target,
+    rank: int,
+    solver: str,
+    init: str,
+    restarts: int | None,
+    iterations: int | None,
+    seed: int,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    time_limit: float | None,
+    optimize_for: str | None,
+    max_amplification: float | None,
+    out: Path | None,
+    registry: Registry,
+    as_json: bool,
+) -> int:
+    """Fit a rank-r decomposition of the matrix product of a tile, and store it in the registry.
+
+    \b
+    stlsearch fit --tile 4 --rank 24
+    stlsearch fit --tile 2x3x4 --rank 18 --optimize-for bfloat16
+
+    It minimises the relative squared error e = ||T - [[U,V,W]]||^2/||T||^2 with amplification g (how much rounding is
+    amplified) at most 1000, or e + g u^2 for a storage dtype. Ctrl-C keeps and saves the best so far and exits with
+    code 130. Ranks at which an exact algorithm is known return it.
+    """
+    check_rank(tile, rank)
+    goal = make_goal(optimize_for, max_amplification)
+    set_threads(threads)
+    chosen = resolve_device(device)
+    registry.check_writable()
+    if out is not None and not out.resolve().parent.is_dir():
+        raise InputError(f"cannot write {out}: there is no folder {out.resolve().parent}")
+    line = ProgressLine()
+    try:
+        result = fit(
+            tile,
+            rank,
+            solver=solver,
+            init=init,
+            restarts=restarts,
+            iterations=iterations,
+            seed=seed,
+            device=chosen,
+            dtype=dtype,
+            goal=goal,
+            time_limit=time_limit,
+            lookup=lambda name: registry.get(name).algorithm,
+            progress=line,
+        )
+    finally:
+        line.close()
+    algorithm = result.algorithm
+    if "command" not in algorithm.provenance:
+        algorithm = algorithm.with_provenance(command=_command_line())
+    best = registry.best(tile, algorithm.rank, max_amplification=None if optimize_for else goal.max_amplification)
+    path = registry.add(algorithm)
+    if out is not None:
+        write_atomic(out, dumps(algorithm).encode())
+    entry = Entry(algorithm, path, "user")
+    if as_json:
+        emit_json(_document(entry, result, rank, best))
+    else:
+        click.echo(table(_rows(entry, result, rank, goal, best)))
+    return INTERRUPTED if result.status == "interrupted" else 0
+
+
+def make_goal(optimize_for: str | None, max_amplification: float | None) -> Goal:
+    """The goal of the two options that exclude each other."""
+    if optimize_for is not None and max_amplification is not None:
+        raise InputError("give --optimize-for or --max-amplification, not both: the first already weighs e against g")
+    return Goal(max_amplification or Goal().max_amplification, optimize_for)
+
+
+def _command_line() -> str:
+    """The options given, without where things are written: what reproduces the result."""
+    context = click.get_current_context()
+    words = ["stlsearch", "fit"]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name == "COMMANDLINE"
+        if not given or parameter.name in ("registry", "out", "as_json", "time_limit"):
+            continue
+        value = context.params[parameter.name or ""]
+        words += [parameter.opts[-1], value.slug if isinstance(value, Target) else f"{value:g}" if isinstance(value, float) else str(value)]
+    return " ".join(words)
+
+
+def _document(entry: Entry, result: FitResult, rank: int, best: Entry | None) -> dict[str, object]:
+    return {
+        "algorithm": summary(entry),
+        "requested_rank": rank,
+        "total_error": {dtype: entry.algorithm.total_error(dtype) for dtype in UNIT_ROUNDOFF},
+        "status": result.status,
+        "reproducible": result.reproducible,
+        "seconds": result.seconds,
+        "best_in_registry": None if best is None else summary(best),
+    }
+
+
+def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | None) -> list[tuple[str, str]]:
+    algorithm = entry.algorithm
+    products = algorithm.target.norm_sq
+    rows = [
+        ("name", algorithm.name),
+        ("tile", algorithm.target.slug),
+        ("rank", f"{algorithm.rank} ({products / algorithm.rank:.3g} times fewer multiplications)"),
+        ("rel_sq_error", f"{algorithm.error:.6g} (e, squared; its root is {math.sqrt(algorithm.error):.4g})"),
+        ("missing", f"{algorithm.missing_products:.4g} of {products:g} products"),
+        ("amplification", f"{algorithm.amplification:.4g} (g)"),
+    ]
+    if goal.optimize_for:
+        rows.append(("total error", f"{algorithm.total_error(goal.optimize_for):.6g} (e + g u^2 in {goal.optimize_for})"))
+    elif algorithm.amplification > goal.max_amplification:
+        rows.append(("warning", f"no basis with g <= {goal.max_amplification:g} was found; this one has the least g"))
+    if result.status == "exact" and algorithm.rank < rank:
+        rows.append(("note", f"exact at rank {algorithm.rank}: rank {rank} is not needed"))
+    how = "a known exact algorithm" if result.status == "exact" else f"{algorithm.provenance['init']}, {algorithm.provenance['solver']}"
+    status = result.status if result.reproducible else f"{result.status}: cut short, not reproducible"
+    beside = "none" if best is None else f"{best.algorithm.name}, e {best.algorithm.error:.6g}, g {best.algorithm.amplification:.4g}"
+    rows += [
+        ("found by", how),
+        ("status", f"{status}, {result.seconds:.1f} s"),
+        ("best in the registry", beside),
+        ("saved", str(entry.path)),
+    ]
+    return rows

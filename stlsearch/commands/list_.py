@@ -1,0 +1,47 @@
+"""`stlsearch list`: what is registered."""
+
+from __future__ import annotations
+
+import click
+
+from stlsearch.commands.options import amplification_option, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.summary import report_broken, summary, table
+from stlsearch.registry.store import Registry
+from stlsearch.targets import Target
+
+
+@click.command("list")
+@tile_option(required=False)
+@rank_option(required=False)
+@click.option("--exact/--inexact", "exact", default=None, help="Only exact algorithms, or only inexact ones.")
+@amplification_option()
+@registry_option()
+@json_option()
+def command(
+    tile: Target | None, rank: int | None, exact: bool | None, max_amplification: float | None, registry: Registry, as_json: bool
+) -> None:
+    """List registered algorithms, sorted by target, rank, error and amplification.
+
+    rel_sq_error is e = |T - [[U,V,W]]|^2/|T|^2, a squared relative error; g is the amplification of rounding.
+    Files that are broken or tampered with are named on stderr and skipped.
+    """
+    found, broken = registry.find(tile, rank, exact=exact, max_amplification=max_amplification)
+    report_broken(broken)
+    if as_json:
+        reports = [{"path": str(file.path), "reason": file.reason} for file in broken]
+        emit_json({"algorithms": [summary(entry) for entry in found], "broken": reports})
+        return
+    header = ("name", "tile", "rank", "ring", "rel_sq_error", "g", "where")
+    rows = [
+        (
+            entry.algorithm.name,
+            entry.algorithm.target.slug,
+            str(entry.algorithm.rank),
+            entry.algorithm.ring,
+            f"{entry.algorithm.error:.4g}",
+            f"{entry.algorithm.amplification:.4g}",
+            entry.layer,
+        )
+        for entry in found
+    ]
+    click.echo(table([header, *rows], right=(2, 4, 5)) if rows else "no algorithm matches")

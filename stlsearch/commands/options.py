@@ -1,0 +1,105 @@
+"""Options, argument types and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+
+import click
+
+from stlsearch.errors import InputError
+from stlsearch.registry.store import ENVIRONMENT, open_registry
+from stlsearch.targets import Target, parse_tile
+
+JSON_VERSION = 1
+Decorator = Callable[[Callable], Callable]
+
+
+class TileType(click.ParamType):
+    """A tile size, ``4`` or ``2x3x4``, as the target <n,m,p>."""
+
+    name = "TILE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Target:
+        if isinstance(value, Target):
+            return value
+        try:
+            return Target.matmul(*parse_tile(str(value)))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class RankType(click.ParamType):
+    """A rank: an integer of at least 1."""
+
+    name = "INTEGER"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+            self.fail(f"a rank is an integer of at least 1, not {text!r:.40}", param, ctx)
+        return int(text)
+
+
+class PositiveType(click.ParamType):
+    """A finite number above 0."""
+
+    name = "NUMBER"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > 0):
+            self.fail(f"expected a number above 0, not {str(value)!r:.40}", param, ctx)
+        return number
+
+
+def tile_option(required: bool = True) -> Decorator:
+    """``--tile 4`` or ``--tile 2x3x4``, passed as `tile`, a matrix-product `Target` (None when absent)."""
+    return click.option("--tile", type=TileType(), required=required, help="Tile size: 4 for 4x4x4, or 2x3x4.")
+
+
+def rank_option(required: bool = True) -> Decorator:
+    """``--rank 24``, passed as `rank`, a positive int (None when absent). See also `check_rank`."""
+    return click.option("--rank", type=RankType(), required=required, help="Number of multiplications.")
+
+
+def amplification_option() -> Decorator:
+    """``--max-amplification 100``, passed as `max_amplification`, a positive float or None."""
+    return click.option("--max-amplification", type=PositiveType(), help="Largest amplification g: how much rounding is amplified.")
+
+
+def registry_option() -> Decorator:
+    """``--registry PATH``, passed as `registry`, an open `Registry` over the shipped algorithms."""
+    return click.option(
+        "--registry",
+        type=click.Path(),
+        envvar=ENVIRONMENT,
+        show_envvar=True,
+        callback=lambda ctx, param, value: open_registry(value),
+        help="Folder of your own algorithms; by default in your user data folder.",
+    )
+
+
+def json_option() -> Decorator:
+    """``--json``, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print versioned JSON, for programs.")
+
+
+def check_rank(target: Target, rank: int) -> None:
+    """Refuse a rank beyond the number of products of the definition, nmp for a matrix product.
+
+    Raises:
+        InputError: rank beyond it.
+    """
+    if rank > target.trivial_rank:
+        raise InputError(f"rank {rank} is beyond {target.trivial_rank}, the products in the definition of {target.slug}")
+
+
+def emit_json(document: Mapping[str, object]) -> None:
+    """Print a JSON object on stdout, its first key being the version of the output."""
+    click.echo(json.dumps({"version": JSON_VERSION, **document}, indent=2, allow_nan=False))

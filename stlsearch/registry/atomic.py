@@ -1,0 +1,30 @@
+"""Atomic writes: a file is the old one or the new one, whatever interrupts the writer."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from stlsearch.errors import RegistryError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to a new file beside `path`, flush it to the disk and rename it over `path`.
+
+    Raises:
+        RegistryError: the folder is missing or unwritable, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # unique: two writers never share one
+    try:
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:  # Ctrl-C too leaves nothing behind
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RegistryError(f"cannot write {path}: {error.strerror or error}") from None

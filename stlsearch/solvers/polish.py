@@ -1,0 +1,95 @@
+"""The last stage of a fit: LM along a falling amplification penalty, to the goal that was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stlsearch.algorithm import UNIT_ROUNDOFF
+from stlsearch.errors import InputError
+from stlsearch.solvers import lm
+from stlsearch.solvers.problem import Factors, Monitor, Problem, silent
+
+LEAST_PENALTY = 1e-10  # below it g only grows: e no longer falls visibly
+STEPS = 15
+FINAL_STEPS = 60
+BISECTIONS = 5
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What "best" means: least e with g <= max_amplification, or least e + g u^2 for a storage dtype.
+
+    Attributes:
+        max_amplification: the bound on g; ignored when a dtype is given.
+        optimize_for: a key of `stlsearch.algorithm.UNIT_ROUNDOFF`, or None.
+    """
+
+    max_amplification: float = 1000.0
+    optimize_for: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimize_for is not None and self.optimize_for not in UNIT_ROUNDOFF:
+            raise InputError(f"unknown dtype {self.optimize_for!r} to optimise for; valid: {', '.join(UNIT_ROUNDOFF)}")
+        if not self.max_amplification > 0:
+            raise InputError(f"the amplification bound must be positive, not {self.max_amplification}")
+
+    @property
+    def roundoff_penalty(self) -> float | None:
+        """u^2 of the dtype, the multiplier at which F is the total error; None under a bound."""
+        return None if self.optimize_for is None else UNIT_ROUNDOFF[self.optimize_for] ** 2
+
+    @property
+    def working_penalty(self) -> float:
+        """The multiplier to search at, before the polish: about where the goal's optimum lies."""
+        aim = 0.1 / self.max_amplification if self.roundoff_penalty is None else self.roundoff_penalty
+        return min(max(aim, 3e-5), 3e-3)
+
+    def score(self, error: float, amplification: float) -> float:
+        """Lower is better; a basis beyond the bound scores behind every basis within it."""
+        if self.roundoff_penalty is not None:
+            return error + amplification * self.roundoff_penalty
+        excess = amplification / self.max_amplification
+        return error if excess <= 1 else 1e3 * min(excess, 1e300) + error
+
+
+def polish(problem: Problem, start: Factors, goal: Goal, monitor: Monitor = silent) -> Factors:
+    """One restart (B = 1) taken to the goal.
+
+    For a dtype: LM while the penalty falls to u^2. Under a bound: the penalty falls while g stays within the
+    bound, then bisection on its logarithm for the least e at g just below the bound.
+    """
+
+    def descend(factors: Factors, penalty: float, steps: int) -> Factors:
+        return lm.solve(problem, factors, penalty=penalty, iterations=steps, monitor=monitor)
+
+    penalty = goal.working_penalty
+    last = max(goal.roundoff_penalty or 0.0, LEAST_PENALTY)
+    factors = descend(start, penalty, STEPS)
+    if goal.roundoff_penalty is not None:
+        while penalty > last:
+            penalty = max(penalty / 5, last)
+            factors = descend(factors, penalty, STEPS)
+        return descend(factors, last, FINAL_STEPS)
+
+    def within(trial: Factors) -> bool:
+        return float(problem.amplification(trial)) <= goal.max_amplification
+
+    while not within(factors) and penalty < 1:  # searched too greedily: back into the bound first
+        penalty *= 4
+        factors = descend(factors, penalty, STEPS)
+    beyond = None
+    while beyond is None and penalty > last:
+        trial = descend(factors, penalty / 3, STEPS)
+        if within(trial):
+            factors, penalty = trial, penalty / 3
+        else:
+            beyond = penalty / 3
+    for _ in range(BISECTIONS if beyond else 0):
+        middle = (penalty * beyond) ** 0.5
+        trial = descend(factors, middle, STEPS)
+        if within(trial):
+            factors, penalty = trial, middle
+        else:
+            beyond = middle
+    settled = descend(factors, penalty, FINAL_STEPS)
+    return settled if within(settled) else factors

@@ -1,0 +1,224 @@
+"""The solvers against definitions: dense Jacobians, finite differences, refits done the long way."""
+
+import pytest
+import torch
+
+from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.errors import InputError
+from stlsearch.solvers import SOLVERS, als, find_solver, lm, sgd
+from stlsearch.solvers.deflation import deflate, drop_costs
+from stlsearch.solvers.polish import Goal, polish
+from stlsearch.solvers.problem import Problem, balance, report, take
+from stlsearch.targets import Target
+
+PROBLEM = Problem.of(Target.matmul(2, 2, 3))
+
+
+def random_factors(problem, rank, batch=2, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(batch, rank, extent, generator=generator, dtype=dtype) for extent in problem.target.dims)
+
+
+def residual_vector(problem, flat, rank, penalty):
+    """Every residual of the penalised problem: T - [[U,V,W]], then sqrt(penalty) times each rank-one term."""
+    sizes = [rank * extent for extent in problem.target.dims]
+    U, V, W = (part.reshape(rank, -1) for part in flat.split(sizes))
+    terms = torch.einsum("ri,rj,rk->rijk", U, V, W)
+    return torch.cat([(problem.tensor - terms.sum(0)).flatten(), penalty**0.5 * terms.flatten()])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.3])
+def test_structured_normal_matrix_and_gradient_equal_the_dense_jacobian(penalty):
+    rank = 5
+    factors = random_factors(PROBLEM, rank)
+    normal = lm.normal_matrix(factors, penalty)
+    slope = lm.gradient(PROBLEM, factors, penalty)
+    for index in range(2):
+        flat = torch.cat([factor[index].flatten() for factor in factors])
+        jacobian = torch.autograd.functional.jacobian(lambda x: residual_vector(PROBLEM, x, rank, penalty), flat)
+        torch.testing.assert_close(normal[index], jacobian.T @ jacobian)
+        torch.testing.assert_close(slope[index], jacobian.T @ residual_vector(PROBLEM, flat, rank, penalty))
+
+
+def test_gradient_equals_finite_differences_of_the_objective():
+    factors = random_factors(PROBLEM, 4, batch=1)
+    slope = lm.gradient(PROBLEM, factors, 0.1)[0]
+    flat = torch.cat([factor.flatten() for factor in factors])
+    sizes = [factor[0].numel() for factor in factors]
+
+    def value(x):
+        moved = tuple(part.reshape(factor.shape) for part, factor in zip(x.split(sizes), factors, strict=True))
+        return float(PROBLEM.objective(moved, 0.1) * PROBLEM.norm_sq)
+
+    for index in range(0, len(flat), 7):
+        step = torch.zeros_like(flat)
+        step[index] = 1e-6
+        assert (value(flat + step) - value(flat - step)) / 2e-6 == pytest.approx(2 * float(slope[index]), rel=1e-5, abs=1e-7)
+
+
+def test_objective_agrees_with_the_algorithm_measures_and_ignores_scaling_of_terms():
+    factors = random_factors(PROBLEM, 5)
+    scale = torch.rand(2, 5, 1, dtype=torch.float64) + 0.5
+    scaled = (factors[0] * scale, factors[1] / scale**2, factors[2] * scale)
+    for index in range(2):
+        algorithm = BilinearAlgorithm.from_floats(PROBLEM.target, *(factor[index].numpy() for factor in scaled))
+        assert float(PROBLEM.error(factors)[index]) == pytest.approx(algorithm.error)
+        assert float(PROBLEM.amplification(factors)[index]) == pytest.approx(algorithm.amplification)
+    for one, other in zip(balance(factors), balance(scaled), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_mttkrp_is_the_contraction_it_says(mode):
+    U, V, W = random_factors(PROBLEM, 3)
+    wanted = {
+        0: lambda: torch.einsum("ijk,zrj,zrk->zri", PROBLEM.tensor, V, W),
+        1: lambda: torch.einsum("ijk,zri,zrk->zrj", PROBLEM.tensor, U, W),
+        2: lambda: torch.einsum("ijk,zri,zrj->zrk", PROBLEM.tensor, U, V),
+    }[mode]()
+    torch.testing.assert_close(PROBLEM.mttkrp((U, V, W), mode), wanted)
+
+
+def test_als_never_raises_the_penalised_objective_and_zeroes_the_gradient_of_the_last_factor():
+    factors = random_factors(PROBLEM, 6)
+    values = []
+    for _ in range(30):
+        factors = als.sweep(PROBLEM, factors, 0.01)
+        values.append(PROBLEM.objective(factors, 0.01))
+    falls = torch.stack(values).diff(dim=0)
+    assert bool((falls <= 1e-12).all())
+    rest = 6 * (PROBLEM.target.dims[0] + PROBLEM.target.dims[1])
+    assert float(lm.gradient(PROBLEM, factors, 0.01)[:, rest:].abs().max()) < 1e-9
+
+
+def test_als_then_lm_finds_strassen_rank_to_rounding():
+    problem = Problem.of(Target.matmul(2, 2, 2))
+    factors = als.solve(problem, random_factors(problem, 7, batch=8), penalty=1e-6, iterations=300)
+    best = take(factors, problem.error(factors).argmin().unsqueeze(0))
+    solved = lm.solve(problem, best, penalty=0.0, iterations=40)
+    assert float(problem.error(solved)) < 1e-25
+
+
+def test_lm_leaves_each_restart_no_worse_and_restarts_do_not_influence_each_other():
+    start = random_factors(PROBLEM, 5, batch=3)
+    together = lm.solve(PROBLEM, start, penalty=1e-3, iterations=6)
+    assert bool((PROBLEM.objective(together, 1e-3) <= PROBLEM.objective(start, 1e-3)).all())
+    alone = lm.solve(PROBLEM, take(start, torch.tensor([1])), penalty=1e-3, iterations=6)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one[0], other[1])
+
+
+def test_drop_cost_is_the_least_increase_after_refitting_one_factor():
+    factors = als.sweep(PROBLEM, random_factors(PROBLEM, 6, batch=1), 0.0)
+    costs = drop_costs(factors, 0.0)[0]
+    # The last factor of a sweep is optimal, so dropping term k and refitting W raises the error by exactly its cost there.
+    gram = (factors[0] @ factors[0].mT) * (factors[1] @ factors[1].mT)
+    for term in range(6):
+        keep = [k for k in range(6) if k != term]
+        right = PROBLEM.mttkrp((factors[0][:, keep], factors[1][:, keep], factors[2][:, keep]), 2)
+        refitted = torch.linalg.solve(gram[:, keep][:, :, keep], right)
+        after = PROBLEM.error((factors[0][:, keep], factors[1][:, keep], refitted))
+        increase = float((after - PROBLEM.error(factors)) * PROBLEM.norm_sq)
+        in_last = float(factors[2][0, term].square().sum() / torch.linalg.inv(gram)[0, term, term])
+        assert increase == pytest.approx(in_last, rel=1e-6)
+        assert float(costs[term]) <= in_last * (1 + 1e-6)
+
+
+def test_deflation_reaches_the_rank_and_temperature_makes_restarts_differ():
+    generator = torch.Generator().manual_seed(1)
+    start = tuple(factor.expand(4, -1, -1).clone() for factor in random_factors(PROBLEM, 12, batch=1))
+    fitted = als.solve(PROBLEM, start, penalty=1e-4, iterations=200)
+    heat = torch.tensor([0.0, 0.0, 3.0, 3.0], dtype=torch.float64)
+    dropped = deflate(PROBLEM, fitted, 8, penalty=1e-3, sweeps=20, temperature=heat, generator=generator)
+    assert [factor.shape[1] for factor in dropped] == [8, 8, 8]
+    errors = PROBLEM.error(dropped)
+    assert float(errors[0]) == pytest.approx(float(errors[1]), rel=1e-9)
+    assert len({round(float(error), 6) for error in errors}) > 1
+
+
+def test_polish_meets_the_amplification_bound_and_uses_it():
+    problem = Problem.of(Target.matmul(2, 2, 2))
+    start = als.solve(problem, random_factors(problem, 5, batch=8), penalty=1e-3, iterations=200)
+    best = take(start, problem.objective(start, 1e-3).argmin().unsqueeze(0))
+    for bound in (5.0, 50.0):
+        polished = polish(problem, best, Goal(max_amplification=bound))
+        g = float(problem.amplification(polished))
+        assert 0.8 * bound < g <= bound  # rank 5 is a border-rank limit: e falls as long as g may grow
+    assert float(problem.error(polished)) < 0.2525
+
+
+def test_polish_for_a_dtype_minimises_the_total_error():
+    problem = Problem.of(Target.matmul(2, 2, 2))
+    start = als.solve(problem, random_factors(problem, 5, batch=8), penalty=1e-3, iterations=200)
+    best = take(start, problem.objective(start, 1e-3).argmin().unsqueeze(0))
+    totals = {}
+    for dtype in ("e4m3", "bfloat16"):
+        polished = polish(problem, best, Goal(optimize_for=dtype))
+        totals[dtype] = (float(problem.error(polished)), float(problem.amplification(polished)))
+    assert totals["bfloat16"][0] < totals["e4m3"][0]
+    assert totals["bfloat16"][1] > totals["e4m3"][1]
+    e, g = totals["e4m3"]
+    assert e + g * 2.0**-8 < totals["bfloat16"][0] + totals["bfloat16"][1] * 2.0**-8
+
+
+@pytest.mark.parametrize("values", [{"optimize_for": "int8"}, {"max_amplification": 0.0}, {"max_amplification": float("nan")}])
+def test_a_goal_that_makes_no_sense_is_refused(values):
+    with pytest.raises(InputError):
+        Goal(**values)
+
+
+def test_sampled_tiles_have_the_tensor_error_as_their_expectation():
+    factors = random_factors(PROBLEM, 5, batch=1)
+    generator = torch.Generator().manual_seed(3)
+    a, b, _ = PROBLEM.target.dims
+    x = torch.randn(200_000, a, generator=generator, dtype=torch.float64)
+    y = torch.randn(200_000, b, generator=generator, dtype=torch.float64)
+    got = ((x @ factors[0][0].T) * (y @ factors[1][0].T)) @ factors[2][0]
+    wanted = torch.einsum("ijk,si,sj->sk", PROBLEM.tensor, x, y)
+    sampled = float((got - wanted).square().sum() / (200_000 * PROBLEM.norm_sq))
+    assert sampled == pytest.approx(float(PROBLEM.error(factors)), rel=0.03)
+
+
+@pytest.mark.parametrize("solve", [sgd.solve, sgd.solve_tiles])
+def test_gradient_descent_lowers_the_error_and_repeats_itself(solve):
+    start = tuple(0.3 * factor for factor in random_factors(PROBLEM, 8))
+    first = solve(PROBLEM, start, penalty=1e-6, iterations=300)
+    again = solve(PROBLEM, start, penalty=1e-6, iterations=300)
+    assert bool((PROBLEM.error(first) < 0.5 * PROBLEM.error(start)).all())
+    assert all(bool((one == other).all()) for one, other in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_solver_runs_in_both_precisions_and_reports(name, dtype):
+    problem = Problem.of(Target.matmul(2, 2, 2), dtype=dtype)
+    start = tuple(0.5 * factor for factor in random_factors(problem, 6, dtype=dtype))
+    seen = []
+    chosen = find_solver(name)
+    factors = chosen.solve(problem, start, penalty=1e-3, iterations=20, monitor=seen.append, every=5)
+    assert factors[0].dtype == dtype
+    assert bool((problem.objective(factors, 1e-3) < problem.objective(start, 1e-3)).all())
+    assert [entry.iteration for entry in seen] == sorted({entry.iteration for entry in seen})
+    assert seen[-1].error.shape == (2,)
+
+
+def test_a_monitor_that_raises_stops_the_solver():
+    calls = []
+
+    def stop(entry):
+        calls.append(entry.iteration)
+        if entry.iteration >= 10:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        als.solve(PROBLEM, random_factors(PROBLEM, 5), iterations=1000, monitor=stop, every=5)
+    assert calls == [0, 5, 10]
+
+
+def test_reports_cost_nothing_when_nobody_listens():
+    report(PROBLEM, als.silent, 0, (None, None, None))
+
+
+def test_unknown_solver_lists_the_valid_ones():
+    with pytest.raises(InputError, match="als, lm, sgd"):
+        find_solver("newton")
