@@ -24,7 +24,7 @@ import numpy as np
 
 from stlsearch import exact
 from stlsearch.errors import InputError
-from stlsearch.exact import ExactMatrix, Factors
+from stlsearch.exact import ExactMatrix, Factors, Mismatch
 from stlsearch.targets import Target
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8, "e4m3": 2.0**-4}
@@ -114,10 +114,10 @@ class BilinearAlgorithm:
         for array in floats:
             array.setflags(write=False)
         algorithm = BilinearAlgorithm(target, ring, floats[0], floats[1], floats[2], factors, None, dict(provenance or {}))
-        if verify and (wrong := algorithm.wrong_entries()):
-            i, j, k, what = wrong[0]
+        if verify and (wrong := algorithm.mismatch()).count:
+            i, j, k, what = wrong.examples[0]
             where = algorithm.describe_entry(i, j, k)
-            raise InputError(f"not exact over {ring}: {len(wrong)} wrong coefficients, the first at {where}: {what}")
+            raise InputError(f"not exact over {ring}: {wrong.count} wrong coefficients, the first at {where}: {what}")
         return algorithm
 
     @property
@@ -133,7 +133,7 @@ class BilinearAlgorithm:
     @property
     def is_real(self) -> bool:
         """Usable on real matrices: coefficients real and of characteristic 0."""
-        return exact.modulus_of(self.ring) is None and not np.iscomplexobj(self.U)
+        return exact.modulus_of(self.ring) is None and not any(np.iscomplexobj(factor) for factor in (self.U, self.V, self.W))
 
     @property
     def is_ternary(self) -> bool:
@@ -143,7 +143,7 @@ class BilinearAlgorithm:
     @cached_property
     def error(self) -> float:
         """e = ||T - [[U,V,W]]||^2/||T||^2; exactly 0 over an exact ring once verified in that ring."""
-        if self.exact is not None and not self.wrong_entries():
+        if self.exact is not None and self.mismatch().count == 0:
             return 0.0
         difference = self.target.tensor - cp_tensor(self.U, self.V, self.W)
         return float((np.abs(difference) ** 2).sum() / self.target.norm_sq)
@@ -174,11 +174,15 @@ class BilinearAlgorithm:
         encoders = sum(int((np.count_nonzero(factor, axis=1) - 1).clip(0).sum()) for factor in (self.U, self.V))
         return encoders + int((np.count_nonzero(self.W, axis=0) - 1).clip(0).sum())
 
-    def wrong_entries(self) -> list[tuple[int, int, int, str]]:
-        """Where an exact algorithm misses its target: see `stlsearch.exact.wrong_entries`. Empty when exact."""
+    def mismatch(self) -> Mismatch:
+        """Where an exact algorithm misses its target, checked in exact arithmetic; count 0 when it is exact.
+
+        Raises:
+            InputError: an algorithm over R or C, of which this cannot be asked.
+        """
         if self.exact is None:
             raise InputError(f"an algorithm over {self.ring} is not exact and cannot be verified exactly")
-        return exact.wrong_entries(self.target, self.exact, self.ring)
+        return exact.mismatch(self.target, self.exact, self.ring)
 
     def valid_rings(self) -> list[str]:
         """The rings over which it is exact; empty over R and C."""

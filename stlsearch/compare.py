@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.fit import Progress, check_rank, solver_dtype, start_from
+from stlsearch.fit import Progress, solver_dtype, start_from
 from stlsearch.inits import find_init
 from stlsearch.inits.request import NotApplicable
 from stlsearch.solvers import find_solver
@@ -73,7 +73,7 @@ def compare(
         InputError: an unknown or repeated strategy, or options that `stlsearch.fit.fit` refuses.
     """
     goal = goal or Goal()
-    check_rank(target, rank)
+    target.check_rank(rank)
     chosen = find_solver(solver)
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, not {seeds}")

@@ -19,6 +19,7 @@ from stlsearch.errors import InputError
 from stlsearch.targets import Target
 
 MAX_INTEGER = 2**53  # every numerator is exact as a float64 too
+SHOWN_MISMATCHES = 20
 EXACT_RINGS = ("Z", "Z[1/2]", "Q", "Q(i)")  # of characteristic 0, each inside the next
 
 
@@ -131,11 +132,24 @@ def smallest_ring(factors: Factors) -> str:
     return "Z[1/2]" if all(denominator & (denominator - 1) == 0 for denominator in denominators) else "Q"
 
 
-def wrong_entries(target: Target, factors: Factors, ring: str) -> list[tuple[int, int, int, str]]:
-    """Where the algorithm misses its target in `ring`: (i, j, k, "got x, expected y"), empty when exact.
+@dataclass(frozen=True)
+class Mismatch:
+    """Where an algorithm misses its target: how many coefficients are wrong, and the first few of them.
 
-    The Brent equations sum_r U[r,i] V[r,j] W[r,k] = T[i,j,k], multiplied by the three denominators
-    and checked in integers; modulo p for Zp (no denominators or imaginary parts there).
+    Attributes:
+        count: wrong tensor entries; 0 when the algorithm is exact.
+        examples: (i, j, k, "got x, expected y") of at most `SHOWN_MISMATCHES` of them.
+    """
+
+    count: int
+    examples: tuple[tuple[int, int, int, str], ...]
+
+
+def mismatch(target: Target, factors: Factors, ring: str) -> Mismatch:
+    """Check the Brent equations sum_r U[r,i] V[r,j] W[r,k] = T[i,j,k] in `ring`.
+
+    They are multiplied by the three denominators and checked in integers; modulo p for Zp (no
+    denominators or imaginary parts there).
 
     Raises:
         InputError: fractions or imaginary parts under Zp, or coefficients outside the named ring.
@@ -154,10 +168,14 @@ def wrong_entries(target: Target, factors: Factors, ring: str) -> list[tuple[int
     if prime is not None:
         difference = difference % prime
     wrong = (difference != 0) if imaginary is None else (difference != 0) | (imaginary != 0)
-    return [
+    if not wrong.any():
+        return Mismatch(0, ())
+    places = np.argwhere(wrong)
+    examples = (
         (int(i), int(j), int(k), f"got {_shown(real, imaginary, scale, (i, j, k), prime)}, expected {target.tensor[i, j, k]}")
-        for i, j, k in np.argwhere(wrong)
-    ]
+        for i, j, k in places[:SHOWN_MISMATCHES]
+    )
+    return Mismatch(len(places), tuple(examples))
 
 
 def valid_rings(target: Target, factors: Factors, ring: str) -> list[str]:
@@ -170,15 +188,18 @@ def valid_rings(target: Target, factors: Factors, ring: str) -> list[str]:
     candidates = list(EXACT_RINGS[EXACT_RINGS.index(held) :])
     if held == "Z":
         candidates = [*dict.fromkeys([*(name for name in (ring,) if modulus_of(name)), "Z2", "Z3"]), *candidates]
-    return [name for name in candidates if not wrong_entries(target, factors, name)]
+    return [name for name in candidates if mismatch(target, factors, name).count == 0]
 
 
 def _product_sum(factors: Factors) -> tuple[np.ndarray, np.ndarray | None]:
-    """sum_r u (x) v (x) w of the numerators: real part and imaginary part (None when all are real)."""
+    """sum_r u (x) v (x) w of the numerators: real part and imaginary part (None when all are real).
+
+    Below 2^53 every partial sum is an integer that float64 holds exactly, and float products are by far the fastest.
+    """
     bound = float(factors[0].shape[0]) * 4.0
     for factor in factors:
         bound *= max(1.0, float(np.abs(factor.real).max(initial=0)), float(np.abs(_or_zeros(factor.imaginary, factor.real)).max(initial=0)))
-    dtype: type = np.int64 if bound < 2**62 else object
+    dtype: type = np.float64 if bound < 2**53 else np.int64 if bound < 2**62 else object
     real: tuple[np.ndarray, ...] = tuple(factor.real.astype(dtype) for factor in factors)
     if all(factor.imaginary is None for factor in factors):
         return _triple(*real), None

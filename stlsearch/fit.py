@@ -26,7 +26,7 @@ from stlsearch.solvers.problem import Factors, Monitor, Problem, Report, silent,
 from stlsearch.targets import Target
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-AUTO_STRATEGIES = ("kron", "strassen", "subtiles", "random")
+AUTO_STRATEGIES = ("kron", "strassen", "polynomial", "random")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def fit(
         KeyboardInterrupt: interrupted before any basis was found.
     """
     goal = goal or Goal()
-    check_rank(target, rank)
+    target.check_rank(rank)
     chosen = find_solver(solver)
     strategies = AUTO_STRATEGIES if init == "auto" else (init,)
     for name in strategies:
@@ -229,17 +229,6 @@ def fit(
     U, V, W = (factor.double().cpu().numpy() for factor in recorder.best)
     algorithm = BilinearAlgorithm.from_floats(target, U, V, W, provenance=provenance)
     return FitResult(algorithm, status, tuple(recorder.history), time.monotonic() - began)
-
-
-def check_rank(target: Target, rank: int) -> int:
-    """The rank when it is valid for the target.
-
-    Raises:
-        InputError: below 1 or above the trivial rank (nmp for a matrix product).
-    """
-    if not 1 <= rank <= target.trivial_rank:
-        raise InputError(f"rank {rank} is not valid for {target.slug}: give 1 to {target.trivial_rank}")
-    return rank
 
 
 def default_restarts(rank: int, most: int) -> int:

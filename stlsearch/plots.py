@@ -13,7 +13,6 @@ from stlsearch.compare import Outcome
 from stlsearch.errors import InputError
 from stlsearch.registry.atomic import write_atomic
 
-
 FORMATS = (".png", ".svg", ".pdf")
 
 

@@ -101,13 +101,23 @@ class Target:
     @property
     def norm_sq(self) -> float:
         """||T||^2, the squared Frobenius norm (nmp for a matrix product)."""
-        return float((self.tensor**2).sum())
+        return float((self.tensor.astype(np.float64) ** 2).sum())
 
     @property
     def trivial_rank(self) -> int:
         """A rank that always suffices: one product per (i, j) with a non-zero fibre, or the like by mode."""
         support = self.tensor != 0
         return min(int(support.any(axis=mode).sum()) for mode in range(3))
+
+    def check_rank(self, rank: int) -> int:
+        """The rank when it makes sense for this target.
+
+        Raises:
+            InputError: below 1 or above the trivial rank (nmp for a matrix product).
+        """
+        if not 1 <= rank <= self.trivial_rank:
+            raise InputError(f"rank {rank} is not valid for {self.slug}: give 1 to {self.trivial_rank}")
+        return rank
 
     def describe(self) -> dict[str, object]:
         """The stored form: {"kind": ..., "params": {...}} of plain JSON values."""

@@ -21,7 +21,7 @@ def test_known_exact_ranks_are_returned_exactly(shape):
     assert result.status == "exact"
     assert (result.algorithm.rank, result.algorithm.target.shape) == (rank, shape)
     assert result.algorithm.is_exact
-    assert result.algorithm.wrong_entries() == []
+    assert result.algorithm.mismatch().count == 0
     assert result.algorithm.provenance
 
 

@@ -20,6 +20,15 @@ STRATEGIES = [polynomial, fourier, subtiles]
 TILES = [(1, 1, 1), (1, 2, 3), (2, 2, 2), (2, 3, 2), (3, 3, 3)]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Matrices this small are slower on several threads, much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def best_known(target: Target) -> BilinearAlgorithm:
     if target.shape == (2, 2, 2):
         return strassen()
@@ -82,10 +91,10 @@ def test_the_decoder_is_optimal_for_its_encoders(strategy):
     assert all(bool((value >= start - 1e-10).all()) for value in shifted)
 
 
-@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 2), (2, 3), (4, 3), (6, 6)])
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 2), (2, 3), (4, 3), (6, 6), (10, 10)])
 def test_toom_cook_is_exact_from_rank_m_plus_n_minus_1(m, n):
     count = m + n - 1
-    for rank in range(count, polymul(m, n).trivial_rank + 1):
+    for rank in {count, count + 1, polymul(m, n).trivial_rank}:
         assert float(errors(polynomial, polymul(m, n), rank).max()) < 1e-10
     if count > 1:
         assert float(errors(polynomial, polymul(m, n), count - 1).min()) > 1e-3

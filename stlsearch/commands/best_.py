@@ -6,7 +6,6 @@ import click
 
 from stlsearch.commands.options import (
     amplification_option,
-    check_rank,
     emit_json,
     json_option,
     rank_option,
@@ -31,7 +30,7 @@ def command(tile: Target, rank: int, exact: bool | None, max_amplification: floa
 
     Only algorithms for real matrices count, none over Z2, Zp or complex numbers.
     """
-    check_rank(tile, rank)
+    tile.check_rank(rank)
     entry = registry.best(tile, rank, max_amplification=max_amplification, exact=exact)
     if entry is None:
         found, broken = registry.find(tile, exact=exact, max_amplification=max_amplification)

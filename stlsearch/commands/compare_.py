@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from stlsearch.commands.fit_ import make_goal
-from stlsearch.commands.options import PositiveType, RankType, check_rank, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.options import PositiveType, RankType, emit_json, json_option, rank_option, registry_option, tile_option
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import table
 from stlsearch.compare import Outcome, compare
@@ -66,7 +66,7 @@ def command(
     Errors are relative squared errors e; "missing" is the best one counted in scalar products of the tile; p is the
     one-sided Mann-Whitney probability that a strategy's errors are no lower than the random baseline's.
     """
-    check_rank(tile, rank)
+    tile.check_rank(rank)
     goal = make_goal(optimize_for, max_amplification)
     set_threads(threads)
     if plot is not None:

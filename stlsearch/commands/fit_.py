@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from stlsearch.algorithm import UNIT_ROUNDOFF
-from stlsearch.commands.options import PositiveType, RankType, check_rank, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.options import PositiveType, RankType, emit_json, json_option, rank_option, registry_option, tile_option
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import summary, table
 from stlsearch.devices import resolve_device, set_threads
@@ -75,7 +75,7 @@ def command(
     amplified) at most 1000, or e + g u^2 for a storage dtype. Ctrl-C keeps and saves the best so far and exits with
     code 130. Ranks at which an exact algorithm is known return it.
     """
-    check_rank(tile, rank)
+    tile.check_rank(rank)
     goal = make_goal(optimize_for, max_amplification)
     set_threads(threads)
     chosen = resolve_device(device)

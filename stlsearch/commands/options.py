@@ -64,7 +64,7 @@ def tile_option(required: bool = True) -> Decorator:
 
 
 def rank_option(required: bool = True) -> Decorator:
-    """``--rank 24``, passed as `rank`, a positive int (None when absent). See also `check_rank`."""
+    """``--rank 24``, passed as `rank`, a positive int (None when absent)."""
     return click.option("--rank", type=RankType(), required=required, help="Number of multiplications.")
 
 
@@ -88,16 +88,6 @@ def registry_option() -> Decorator:
 def json_option() -> Decorator:
     """``--json``, passed as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print versioned JSON, for programs.")
-
-
-def check_rank(target: Target, rank: int) -> None:
-    """Refuse a rank beyond the number of products of the definition, nmp for a matrix product.
-
-    Raises:
-        InputError: rank beyond it.
-    """
-    if rank > target.trivial_rank:
-        raise InputError(f"rank {rank} is beyond {target.trivial_rank}, the products in the definition of {target.slug}")
 
 
 def emit_json(document: Mapping[str, object]) -> None:

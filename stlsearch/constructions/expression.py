@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NoReturn
 
 from stlsearch.algorithm import BilinearAlgorithm
@@ -20,13 +21,12 @@ from stlsearch.constructions import classical, transforms
 from stlsearch.constructions.convolution import convolution
 from stlsearch.constructions.simplify import simplify
 from stlsearch.errors import InputError
-from stlsearch.targets import MAX_ENTRIES
 
 Lookup = Callable[[str], BilinearAlgorithm | None]
 
 MAX_LENGTH = 4000  # characters
 MAX_DEPTH = 32  # nested parentheses
-MAX_WORK = 2**28  # numbers held while a result is verified: rank x b x c
+MAX_WORK = 2**33  # integer multiplications that verify a result: rank x a x b x c; seconds
 
 FORMULAS: dict[str, tuple[int, Callable[..., BilinearAlgorithm]]] = {  # name: (how many sizes it takes, function)
     "standard": (3, classical.standard),
@@ -101,15 +101,16 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text, self._next, self._operators = text, 0, 0
+        self.kind, self.token, self.position = "", "", 0
         self.advance()
 
     def advance(self) -> tuple[str, int]:
         """Step to the next token; returns the one that was current and its position from 1."""
-        passed = (self.token, self.position) if self._next else ("", 0)
+        passed = self.token, self.position
         match = self._TOKEN.match(self._text, self._next)
         assert match is not None and match.lastgroup is not None
         self.kind, self.token, self.position = match.lastgroup, match[match.lastgroup], match.start(match.lastgroup) + 1
-        self._next = max(match.end(), 1)
+        self._next = match.end()
         return passed
 
     def fail(self, expected: str) -> NoReturn:
@@ -191,12 +192,15 @@ def _build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) ->
     where = f"at position {node.position}"
     if node.name in FORMULAS:
         sizes = [int(argument.name) for argument in node.arguments]
-        _check_size(_formula_size(node.name, sizes), where)
+        _check_size(*_formula_size(node.name, sizes), where)
         return FORMULAS[node.name][1](*sizes)
     if node.name not in OPERATIONS:
-        found = lookup(node.name)
+        valid = ", ".join([*FORMULAS, *OPERATIONS])
+        try:
+            found = lookup(node.name)
+        except InputError as error:
+            raise InputError(f"expression: {node.name!r} {where}: {error}; formulas and operations: {valid}") from None
         if found is None:
-            valid = ", ".join([*FORMULAS, *OPERATIONS])
             raise InputError(f"expression: unknown name {node.name!r} {where}; valid: {valid}, or the name of a registered algorithm")
         parents[found.id] = found
         return found
@@ -204,8 +208,8 @@ def _build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) ->
     parts = [_build(part, lookup, parents) for part, kind in zip(node.arguments, kinds, strict=True) if kind == "a"]
     rest = [argument.name for argument, kind in zip(node.arguments, kinds, strict=True) if kind != "a"]
     if node.name == "compose":
-        (_, b1, c1), (_, b2, c2) = parts[0].target.dims, parts[1].target.dims
-        _check_size((parts[0].rank * parts[1].rank, b1 * b2, c1 * c2), where)
+        entries = [x * y for x, y in zip(parts[0].target.dims, parts[1].target.dims, strict=True)]
+        _check_size(parts[0].rank * parts[1].rank, entries, where)
     if node.name == "permute":
         return transforms.permute(parts[0], [int(number) for number in rest])
     if node.name == "simplify":
@@ -213,16 +217,16 @@ def _build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) ->
     return getattr(transforms, node.name)(*parts, *rest)
 
 
-def _formula_size(name: str, sizes: Sequence[int]) -> tuple[int, int, int]:
-    """Bounds on rank, b and c."""
+def _formula_size(name: str, sizes: Sequence[int]) -> tuple[int, list[int]]:
+    """Bounds on the rank and on a, b, c."""
     if name == "standard":
         n, m, p = sizes
-        return n * m * p, m * p, n * p
-    total = 2 * sum(sizes)  # coefficients of polynomials: rational arithmetic on matrices of this size
-    return total, total, total
+        return n * m * p, [n * m, m * p, n * p]
+    total = 2 * sum(sizes)  # coefficients of polynomials, of which matrices over the rationals are inverted
+    return total, [total, total, total]
 
 
-def _check_size(size: tuple[int, int, int], where: str) -> None:
-    rank, b, c = size
-    if rank * b * c > MAX_WORK or b * c > MAX_ENTRIES:
-        raise InputError(f"expression: the result {where} is too large to verify (rank {rank}, {b} by {c} entries)")
+def _check_size(rank: int, entries: Sequence[int], where: str) -> None:
+    if rank * prod(entries) > MAX_WORK:
+        a, b, c = entries
+        raise InputError(f"expression: the result {where} is too large to verify (rank {rank}, tensor {a} x {b} x {c})")

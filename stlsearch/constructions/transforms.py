@@ -135,8 +135,8 @@ def sandwich(algorithm: BilinearAlgorithm, X: Basis, Y: Basis, Z: Basis) -> Bili
     """
     shape = _shape(algorithm, "sandwich")
     for name, basis, size in zip("XYZ", (X, Y, Z), shape, strict=True):
-        if np.shape(basis) != (size, size):
-            raise InputError(f"{name} has shape {np.shape(basis)}; it must be ({size}, {size})")
+        if len(basis) != size or any(len(row) != size for row in basis):
+            raise InputError(f"{name} must be a {size} x {size} matrix")
     rational = all(isinstance(value, int | np.integer | Fraction) for basis in (X, Y, Z) for row in basis for value in row)
     matrices: list[Matrix]
     inverses: list[Matrix]
@@ -145,7 +145,8 @@ def sandwich(algorithm: BilinearAlgorithm, X: Basis, Y: Basis, Z: Basis) -> Bili
         inverses = [ExactMatrix.from_fractions(list(zip(*inverse(_python(basis)), strict=True))) for basis in (X, Y, Z)]
         U, V, W = _factors(algorithm)
     else:
-        floats = [np.array(basis, dtype=np.complex128 if np.iscomplexobj(basis) else np.float64) for basis in (X, Y, Z)]
+        arrays = [np.asarray(basis) for basis in (X, Y, Z)]
+        floats = [array.astype(np.complex128 if np.iscomplexobj(array) else np.float64) for array in arrays]
         try:
             inverses = [np.linalg.inv(basis).T for basis in floats]
         except np.linalg.LinAlgError:

@@ -14,9 +14,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from stlsearch.errors import InputError
 from stlsearch.inits.decoder import accurate, decoded
-from stlsearch.inits.request import Request, Start
+from stlsearch.inits.request import NotApplicable, Request, Start
 from stlsearch.solvers.deflation import deflate
 from stlsearch.solvers.problem import Factors
 
@@ -37,11 +36,11 @@ def fourier(request: Request) -> Start:
 
     Polynomial products lie in Z_(m+n-1) and cyclic convolutions of length n in Z_n, exact from the rank of the
     group: s + 3 (|G| - s) / 2 with s real characters, which for cyclic convolution is the least possible over R
-    (Winograd 1978). Restarts differ in the group (matmul), the maps f, g, h and the phases. A group of more than r
-    products loses those of least marginal loss; one of fewer is completed by random terms.
+    (Winograd, Math. Systems Theory 10, 1977). Restarts differ in the group (matmul), the maps f, g, h and the
+    phases. A group of more than r products loses those of least marginal loss; one of fewer is completed by random terms.
 
     Raises:
-        InputError: a target that is neither a matrix, a polynomial nor a cyclic product.
+        NotApplicable: a target that is neither a matrix, a polynomial nor a cyclic product.
     """
     target = request.problem.target
     if target.kind == "matmul":
@@ -49,7 +48,7 @@ def fourier(request: Request) -> Start:
     elif target.kind in ("polymul", "cyclic"):
         groups = [(target.dims[2],)]
     else:
-        raise InputError(f"init fourier is for matrix, polynomial and cyclic products, not for {target.slug}")
+        raise NotApplicable(f"init fourier is for matrix, polynomial and cyclic products, not for {target.slug}")
     order = torch.randperm(len(groups), generator=request.generator)[: min(MAX_GROUPS, request.restarts)].tolist()
     batches = []
     for place, chosen in enumerate(order):

@@ -14,9 +14,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from stlsearch.errors import InputError
 from stlsearch.inits.decoder import accurate, decoded
-from stlsearch.inits.request import Request, Start
+from stlsearch.inits.request import NotApplicable, Request, Start
 
 MAX_DEGREE = 40  # beyond it real Vandermonde rows are numerically dependent
 
@@ -39,11 +38,11 @@ def polynomial(request: Request) -> Start:
     has offset 0.
 
     Raises:
-        InputError: a target given by its tensor alone, which has no exponents.
+        NotApplicable: a target given by its tensor alone, which has no exponents.
     """
     target = request.problem.target
     if target.kind == "tensor":
-        raise InputError(f"init polynomial is for matrix, polynomial, cyclic and complex products, not for {target.slug}")
+        raise NotApplicable(f"init polynomial is for matrix, polynomial, cyclic and complex products, not for {target.slug}")
     encoders = [_encoders(request, index) for index in range(request.restarts)]
     problem = accurate(request.problem)
     U, V = (torch.stack([pair[mode] for pair in encoders]).to(problem.tensor) for mode in range(2))

@@ -135,7 +135,7 @@ def subtiles(request: Request) -> Start:
     rank saved spent on single products) and permutes rows, inner index and columns.
 
     Raises:
-        InputError: not a matmul target.
+        NotApplicable: not a matmul target.
     """
     tile = request.matmul_shape("subtiles")
     packer = Packer(request, tile, request.rank)

@@ -51,20 +51,27 @@ def gradient(problem: Problem, factors: Factors, penalty: float) -> Tensor:
 
 
 def solve(
-    problem: Problem, start: Factors, *, penalty: float = 1e-6, iterations: int = 100, monitor: Monitor = silent, every: int = 5
+    problem: Problem,
+    start: Factors,
+    *,
+    penalty: float = 1e-6,
+    iterations: int = 100,
+    monitor: Monitor = silent,
+    every: int = 5,
+    tolerance: float = 1e-12,
 ) -> Factors:
     """At most `iterations` LM steps from `start` at a fixed penalty; each restart has its own damping.
 
     A step solves (J^T J + d I) x = -gradient by Cholesky; it is accepted when the objective falls (damping
     divided by 4, or by 20 after a good prediction), else undone (damping times 4). Stops early when no
-    restart improves by more than a relative 1e-12 (1e-6 in float32) in 8 successive steps.
+    restart improves by more than a relative `tolerance` (at least 1e-6 in float32) in 8 successive steps.
 
     Args:
         problem, start, penalty, monitor, every: as in `stlsearch.solvers.als.solve`.
         iterations: steps; each costs O(B (r(a+b+c))^3 / 3).
     """
     double = problem.tensor.dtype == torch.float64
-    tolerance, least = (1e-12, 1e-15) if double else (1e-6, 1e-7)
+    tolerance, least = (tolerance, 1e-15) if double else (max(tolerance, 1e-6), 1e-7)
     factors = balance(start)
     value = problem.objective(factors, penalty)
     damping = torch.full_like(value, 1e-2)

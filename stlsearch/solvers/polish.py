@@ -10,6 +10,8 @@ from stlsearch.solvers import lm
 from stlsearch.solvers.problem import Factors, Monitor, Problem, silent
 
 LEAST_PENALTY = 1e-10  # below it g only grows: e no longer falls visibly
+SETTLED = 0.9999  # a third of the penalty that lowers e by less than this factor: e is at its limit
+NEARLY_EXACT = 1e-6  # below this e falls with the penalty, to 0
 STEPS = 15
 FINAL_STEPS = 60
 BISECTIONS = 5
@@ -60,7 +62,9 @@ def polish(problem: Problem, start: Factors, goal: Goal, monitor: Monitor = sile
     """
 
     def descend(factors: Factors, penalty: float, steps: int) -> Factors:
-        return lm.solve(problem, factors, penalty=penalty, iterations=steps, monitor=monitor)
+        # The last descent goes to rounding, so that exact solutions show; the others only lead the way there.
+        tolerance = 1e-12 if steps == FINAL_STEPS else 1e-7
+        return lm.solve(problem, factors, penalty=penalty, iterations=steps, monitor=monitor, tolerance=tolerance)
 
     penalty = goal.working_penalty
     last = max(goal.roundoff_penalty or 0.0, LEAST_PENALTY)
@@ -78,13 +82,18 @@ def polish(problem: Problem, start: Factors, goal: Goal, monitor: Monitor = sile
         penalty *= 4
         factors = descend(factors, penalty, STEPS)
     beyond = None
-    while beyond is None and penalty > last:
+    while penalty > last:
         trial = descend(factors, penalty / 3, STEPS)
-        if within(trial):
-            factors, penalty = trial, penalty / 3
-        else:
+        if not within(trial):
             beyond = penalty / 3
-    for _ in range(BISECTIONS if beyond else 0):
+            break
+        gained = float(problem.error(trial) / problem.error(factors))
+        factors, penalty = trial, penalty / 3
+        if SETTLED < gained <= 1 and float(problem.error(trial)) > NEARLY_EXACT:
+            break
+    for _ in range(BISECTIONS):
+        if beyond is None:
+            break
         middle = (penalty * beyond) ** 0.5
         trial = descend(factors, middle, STEPS)
         if within(trial):
