@@ -150,7 +150,7 @@ def test_best(run: Session) -> None:
     assert strassen().name in run("best", "--tile", 2, "--rank", 7)
     assert run.json("best", "--tile", 2, "--rank", 7, "--inexact")["algorithm"]["name"] == noisy(rank=7).name
     assert "ranks that do: 5, 7" in run("best", "--tile", 2, "--rank", 6, code=2)
-    assert "rank 9 is beyond 8" in run("best", "--tile", 2, "--rank", 9, code=2)
+    assert "rank 9 is not valid for 2x2x2" in run("best", "--tile", 2, "--rank", 9, code=2)
     assert "none of 3x3x3 does" in run("best", "--tile", 3, "--rank", 23, code=2)
 
 

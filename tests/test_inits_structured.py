@@ -20,15 +20,6 @@ STRATEGIES = [polynomial, fourier, subtiles]
 TILES = [(1, 1, 1), (1, 2, 3), (2, 2, 2), (2, 3, 2), (3, 3, 3)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Matrices this small are slower on several threads, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def best_known(target: Target) -> BilinearAlgorithm:
     if target.shape == (2, 2, 2):
         return strassen()

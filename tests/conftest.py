@@ -1,0 +1,8 @@
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """The tensors of the tests are small: threads would only wait for each other, most of all on a busy machine."""
+    torch.set_num_threads(1)
