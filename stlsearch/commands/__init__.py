@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": "Fit a rank-r decomposition and store it in the registry.",
     "compare": "Compare initialisation strategies with one solver and one budget.",
     "construct": "Build an exact algorithm from an expression.",
+    "search": "Search an exact algorithm on the flip graph.",
     "list": "List registered algorithms.",
     "show": "Show one algorithm, its factors as formulas.",
     "verify": "Verify an algorithm in exact arithmetic.",

@@ -8,7 +8,17 @@ from pathlib import Path
 import click
 
 from stlsearch.algorithm import UNIT_ROUNDOFF
-from stlsearch.commands.options import PositiveType, RankType, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.options import (
+    INTERRUPTED,
+    PositiveType,
+    RankType,
+    command_line,
+    emit_json,
+    json_option,
+    rank_option,
+    registry_option,
+    tile_option,
+)
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import summary, table
 from stlsearch.devices import resolve_device, set_threads
@@ -21,8 +31,6 @@ from stlsearch.registry.store import Entry, Registry
 from stlsearch.solvers import SOLVERS
 from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
-
-INTERRUPTED = 130
 
 
 @click.command("fit")
@@ -103,7 +111,7 @@ def command(
         line.close()
     algorithm = result.algorithm
     if "command" not in algorithm.provenance:
-        algorithm = algorithm.with_provenance(command=_command_line())
+        algorithm = algorithm.with_provenance(command=command_line())
     best = registry.best(tile, algorithm.rank, max_amplification=None if optimize_for else goal.max_amplification)
     path = registry.add(algorithm)
     if out is not None:
@@ -121,20 +129,6 @@ def make_goal(optimize_for: str | None, max_amplification: float | None) -> Goal
     if optimize_for is not None and max_amplification is not None:
         raise InputError("give --optimize-for or --max-amplification, not both: the first already weighs e against g")
     return Goal(max_amplification or Goal().max_amplification, optimize_for)
-
-
-def _command_line() -> str:
-    """The options given, without where things are written: what reproduces the result."""
-    context = click.get_current_context()
-    words = ["stlsearch", "fit"]
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        given = source is not None and source.name == "COMMANDLINE"
-        if not given or parameter.name in ("registry", "out", "as_json", "time_limit"):
-            continue
-        value = context.params[parameter.name or ""]
-        words += [parameter.opts[-1], value.slug if isinstance(value, Target) else f"{value:g}" if isinstance(value, float) else str(value)]
-    return " ".join(words)
 
 
 def _document(entry: Entry, result: FitResult, rank: int, best: Entry | None) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Callable, Mapping
 
 import click
@@ -14,6 +15,7 @@ from stlsearch.registry.store import ENVIRONMENT, open_registry
 from stlsearch.targets import Target, parse_tile
 
 JSON_VERSION = 1
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells report it
 Decorator = Callable[[Callable], Callable]
 
 
@@ -88,6 +90,21 @@ def registry_option() -> Decorator:
 def json_option() -> Decorator:
     """``--json``, passed as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print versioned JSON, for programs.")
+
+
+def command_line() -> str:
+    """The running command with the options given, less where and how results are written: what makes them again."""
+    context = click.get_current_context()
+    words = ["stlsearch", str(context.info_name)]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("registry", "out", "as_json", "time_limit"):
+            continue
+        value = context.params[name]
+        text = value.slug if isinstance(value, Target) else f"{value:g}" if isinstance(value, float) else str(value)
+        words += [parameter.opts[-1], shlex.quote(text)]
+    return " ".join(words)
 
 
 def emit_json(document: Mapping[str, object]) -> None:

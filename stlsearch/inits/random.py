@@ -15,13 +15,13 @@ def random(request: Request) -> Start:
 
 
 def random_small(request: Request) -> Start:
-    """Small N(0, 0.1^2) coefficients, the start of gradient descent from scratch.
+    """Smaller N(0, 0.5^2) coefficients, the start of gradient descent from scratch.
 
-    Near the origin the gradient of a trilinear product is tiny and grows as terms align with the
-    tensor, so SGD finds low-rank structure first; the Strassen-Tile paper (arXiv 2503.12211) trains its
-    random baseline by SGD from such a start.
+    The Strassen-Tile paper (arXiv 2503.12211) trains its random baseline by SGD. At N(0, 1) a trilinear product of
+    vectors this long starts far outside and gradient descent spends its budget coming in; at N(0, 0.1^2) it starts
+    in the flat neighbourhood of the origin. In between it does best (measured for <4,4,4;24>, both objectives).
     """
-    return _normal(request, 0.1)
+    return _normal(request, 0.5)
 
 
 def _normal(request: Request, scale: float) -> Start:

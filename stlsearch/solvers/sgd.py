@@ -43,7 +43,7 @@ def solve_tiles(
     iterations: int = 4000,
     monitor: Monitor = silent,
     every: int = 200,
-    rate: float = 0.03,
+    rate: float = 0.02,
     tiles: int = 256,
     seed: int = 0,
 ) -> Factors:
