@@ -80,6 +80,8 @@ class BilinearAlgorithm:
             raise InputError("the factors hold NaN or infinite values")
         if balance:
             U, V, W = _normal_form(U, V, W)
+            if not all(np.isfinite(factor).all() for factor in (U, V, W)):
+                raise InputError("the factors are too large or too small to be balanced: |u| |v| |w| of a term overflows")
         for factor in (U, V, W):
             factor.setflags(write=False)
         return BilinearAlgorithm(target, "C" if complex_valued else "R", U, V, W, None, metric, dict(provenance or {}))

@@ -12,12 +12,13 @@ from scipy.stats import mannwhitneyu
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.fit import Progress, solver_dtype, start_from
+from stlsearch.fit import check_memory, solver_dtype, start_from
 from stlsearch.inits import find_init
 from stlsearch.inits.request import NotApplicable
+from stlsearch.recorder import Progress
 from stlsearch.solvers import find_solver
 from stlsearch.solvers.polish import Goal
-from stlsearch.solvers.problem import Problem, Report
+from stlsearch.solvers.problem import Monitor, Problem, Report
 from stlsearch.targets import Target
 
 BASELINES = ("random", "random-small")
@@ -33,9 +34,9 @@ class Outcome:
         amplifications: g of every seed at the end.
         iterations: at which `curves` were taken.
         curves: e of every seed over the iterations, shape (len(iterations), seeds).
-        seconds: wall clock of start and solver for all seeds.
-        p_value: one-sided Mann-Whitney test that this strategy's errors are lower than the baseline's; None
-            for the baseline itself or when there is none.
+        start_seconds, seconds: wall clock of building the starts, and of the solver, for all seeds.
+        p_value: one-sided Mann-Whitney test that this strategy's errors are lower than the baseline's, with
+            Holm's correction for the number of strategies tested; None for baselines or when there is none.
         refused: why the strategy does not apply to this target and rank, else "".
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     amplifications: np.ndarray = field(default_factory=lambda: np.empty(0))
     iterations: np.ndarray = field(default_factory=lambda: np.empty(0))
     curves: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    start_seconds: float = 0.0
     seconds: float = 0.0
     p_value: float | None = None
     refused: str = ""
@@ -66,8 +68,9 @@ def compare(
 ) -> list[Outcome]:
     """Run every strategy from `seeds` starts with one solver and one budget.
 
-    Nothing is polished: what is compared is where the solver gets from each start. The baseline of the
-    significance test is the first of `random`, `random-small` among `inits`.
+    Nothing is polished: what is compared is where the solver gets from each start. Building a start is not
+    part of the budget (some strategies refit while they drop terms), so its time is given beside the solver's.
+    The baseline of the significance test is the first of `random`, `random-small` among `inits`.
 
     Raises:
         InputError: an unknown or repeated strategy, or options that `stlsearch.fit.fit` refuses.
@@ -82,25 +85,19 @@ def compare(
     if len(set(inits)) < len(inits):
         raise InputError(f"an init is named twice in {','.join(inits)}")
     problem = Problem.of(target, device, solver_dtype(dtype))
+    check_memory(problem, rank, seeds)
+    options = {"seed": seed} if chosen.seeded else {}
     outcomes = []
     for name in inits:
+        watch = _Watch(name, progress)
         began = time.monotonic()
-        iterations_seen: list[int] = []
-        curves: list[np.ndarray] = []
-
-        def watch(report: Report, name: str = name, began: float = began, seen: list = iterations_seen, curves: list = curves) -> None:
-            seen.append(report.iteration)
-            curves.append(report.error.double().cpu().numpy())
-            if progress is not None:
-                best = int(report.error.argmin())
-                measures = float(report.error[best]), float(report.amplification[best])
-                progress(Progress(name, report.iteration, seeds, *measures, time.monotonic() - began))
-
         try:
-            start = start_from(name, problem, rank, seeds, torch.Generator().manual_seed(seed), goal, lookup)
+            start = start_from(name, problem, rank, seeds, torch.Generator().manual_seed(seed), goal, lookup, watch)
         except NotApplicable as error:
             outcomes.append(Outcome(name, refused=str(error)))
             continue
+        started = time.monotonic()
+        watch.started = True
         factors = chosen.solve(
             problem,
             start.factors,
@@ -108,28 +105,53 @@ def compare(
             iterations=iterations or chosen.iterations,
             monitor=watch,
             every=chosen.every,
+            **options,
         )
         outcomes.append(
             Outcome(
                 name,
                 problem.error(factors).double().cpu().numpy(),
                 problem.amplification(factors).double().cpu().numpy(),
-                np.array(iterations_seen),
-                np.stack(curves),
-                time.monotonic() - began,
+                np.array(watch.iterations),
+                np.stack(watch.curves),
+                started - began,
+                time.monotonic() - started,
             )
         )
     return _tested(outcomes)
 
 
+@dataclass
+class _Watch(Monitor):
+    """Collects the curves of one strategy, from the moment its starts are ready."""
+
+    init: str
+    progress: Callable[[Progress], None] | None
+    began: float = field(default_factory=time.monotonic)
+    started: bool = False
+    iterations: list[int] = field(default_factory=list)
+    curves: list[np.ndarray] = field(default_factory=list)
+
+    def report(self, report: Report) -> None:
+        if self.started:
+            self.iterations.append(report.iteration)
+            self.curves.append(report.error.double().cpu().numpy())
+        if self.progress is not None:
+            best = int(report.error.argmin())
+            measures = (float(report.error[best]), float(report.amplification[best])) if self.started else (float("inf"), float("inf"))
+            self.progress(Progress(self.init, report.iteration, len(report.error), *measures, time.monotonic() - self.began))
+
+
 def _tested(outcomes: list[Outcome]) -> list[Outcome]:
-    """The same outcomes with the p-value of each structured strategy against the random baseline."""
+    """The same outcomes with each structured strategy's p-value against the random baseline, Holm-corrected."""
     baseline = next((outcome for outcome in outcomes if outcome.init in BASELINES and not outcome.refused), None)
-    if baseline is None or len(baseline.errors) < 2:
+    tested = [outcome for outcome in outcomes if outcome.init not in BASELINES and not outcome.refused]
+    if baseline is None or len(baseline.errors) < 2 or not tested:
         return outcomes
-    return [
-        outcome
-        if outcome.init in BASELINES or outcome.refused
-        else replace(outcome, p_value=float(mannwhitneyu(outcome.errors, baseline.errors, alternative="less").pvalue))
-        for outcome in outcomes
-    ]
+    raw = {outcome.init: float(mannwhitneyu(outcome.errors, baseline.errors, alternative="less").pvalue) for outcome in tested}
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    for place, name in enumerate(sorted(raw, key=raw.__getitem__)):
+        largest = max(largest, min(1.0, raw[name] * (len(raw) - place)))
+        corrected[name] = largest
+    return [replace(outcome, p_value=corrected.get(outcome.init)) for outcome in outcomes]

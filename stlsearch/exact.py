@@ -105,7 +105,7 @@ Factors = tuple[ExactMatrix, ExactMatrix, ExactMatrix]
 
 def modulus_of(ring: str) -> int | None:
     """The prime p of a ring named Zp (Z2, Z3, ...), None for rings of characteristic 0."""
-    match = re.fullmatch(r"Z([0-9]{1,6})", ring)
+    match = re.fullmatch(r"Z([1-9][0-9]{0,5})", ring)
     return int(match[1]) if match else None
 
 
@@ -160,10 +160,11 @@ def mismatch(target: Target, factors: Factors, ring: str) -> Mismatch:
         raise InputError(f"an algorithm over {ring} needs integer factors, these lie in {held}")
     if ring in EXACT_RINGS and EXACT_RINGS.index(held) > EXACT_RINGS.index(ring):
         raise InputError(f"the factors lie in {held}, outside the ring {ring} that is claimed")
-    real, imaginary = _product_sum(factors)
     scale = 1
     for factor in factors:
         scale *= factor.denominator
+    largest = scale * int(np.abs(target.tensor).max(initial=0))  # a Python integer: it may be far beyond int64
+    real, imaginary = _product_sum(factors, largest)
     difference = real - target.tensor.astype(real.dtype) * scale
     if prime is not None:
         difference = difference % prime
@@ -191,14 +192,16 @@ def valid_rings(target: Target, factors: Factors, ring: str) -> list[str]:
     return [name for name in candidates if mismatch(target, factors, name).count == 0]
 
 
-def _product_sum(factors: Factors) -> tuple[np.ndarray, np.ndarray | None]:
+def _product_sum(factors: Factors, largest: int) -> tuple[np.ndarray, np.ndarray | None]:
     """sum_r u (x) v (x) w of the numerators: real part and imaginary part (None when all are real).
 
-    Below 2^53 every partial sum is an integer that float64 holds exactly, and float products are by far the fastest.
+    The dtype holds every partial sum, `largest`, and their difference without rounding or overflow. Below 2^53
+    every partial sum is an integer that float64 holds exactly, and float products are by far the fastest.
     """
     bound = float(factors[0].shape[0]) * 4.0
     for factor in factors:
         bound *= max(1.0, float(np.abs(factor.real).max(initial=0)), float(np.abs(_or_zeros(factor.imaginary, factor.real)).max(initial=0)))
+    bound += largest
     dtype: type = np.float64 if bound < 2**53 else np.int64 if bound < 2**62 else object
     real: tuple[np.ndarray, ...] = tuple(factor.real.astype(dtype) for factor in factors)
     if all(factor.imaginary is None for factor in factors):

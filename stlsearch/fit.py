@@ -8,46 +8,30 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.classical import standard_terms
 from stlsearch.constructions.known import best_exact
+from stlsearch.devices import available_memory
 from stlsearch.errors import InputError
 from stlsearch.inits import Request, Start, find_init
 from stlsearch.inits.request import NotApplicable
+from stlsearch.recorder import Progress, Recorder, Sample, TimeUp
 from stlsearch.registry.store import open_registry, shipped_exact
 from stlsearch.solvers import find_solver
-from stlsearch.solvers.polish import Goal, polish
-from stlsearch.solvers.problem import Factors, Monitor, Problem, Report, silent, take
+from stlsearch.solvers.polish import Goal, descend, polish
+from stlsearch.solvers.problem import Factors, Monitor, Problem, silent, take, unknowns
 from stlsearch.targets import Target
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+RANKING_STEPS = 10
+# What wins somewhere: fourier and subtiles were behind these at every tile and rank tried.
 AUTO_STRATEGIES = ("kron", "strassen", "polynomial", "random")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The state of a running fit: the stage, restarts in it, best error and its amplification, seconds elapsed."""
-
-    stage: str
-    iteration: int
-    restarts: int
-    error: float
-    amplification: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One point of the history: stage, iteration within it, and e of every restart."""
-
-    stage: str
-    iteration: int
-    errors: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,7 @@ class FitResult:
         algorithm: the best basis by the goal; its provenance records how to make it again.
         status: "exact" (a known exact algorithm), "finished", "time limit" or "interrupted". The last two
             were cut short: another run may get elsewhere.
-        history: error of every restart over the iterations.
+        history: best and median error of every stage over its iterations.
         seconds: wall clock.
     """
 
@@ -81,47 +65,6 @@ class FitResult:
     def reproducible(self) -> bool:
         """The whole budget was spent, so the same call gives the same result."""
         return self.status in ("exact", "finished")
-
-
-class _TimeUp(Exception):
-    pass
-
-
-@dataclass
-class _Recorder:
-    """Watches the solvers: keeps the best factors seen, the history, and stops at the time limit."""
-
-    problem: Problem
-    rank: int
-    goal: Goal
-    progress: Callable[[Progress], None] | None
-    time_limit: float | None
-    began: float = field(default_factory=time.monotonic)
-    stage: str = "start"
-    best: Factors | None = None
-    best_score: float = float("inf")
-    best_measures: tuple[float, float] = (float("inf"), float("inf"))
-    best_origin: str = ""
-    history: list[Sample] = field(default_factory=list)
-
-    def __call__(self, report: Report) -> None:
-        self.keep(report)
-        self.history.append(Sample(self.stage, report.iteration, tuple(report.error.tolist())))
-        if self.progress is not None:
-            error, amplification = self.best_measures
-            self.progress(Progress(self.stage, report.iteration, len(report.error), error, amplification, time.monotonic() - self.began))
-        if self.time_limit is not None and time.monotonic() - self.began > self.time_limit:
-            raise _TimeUp
-
-    def keep(self, report: Report) -> None:
-        if report.factors[0].shape[1] != self.rank:
-            return  # a strategy on its way down from a higher rank
-        for index, (error, amplification) in enumerate(zip(report.error.tolist(), report.amplification.tolist(), strict=True)):
-            score = self.goal.score(error, amplification)
-            if score < self.best_score:  # False for NaN
-                self.best_score, self.best_measures, self.best_origin = score, (error, amplification), self.stage
-                U, V, W = (factor[index].detach().clone() for factor in report.factors)
-                self.best = (U, V, W)
 
 
 def fit(
@@ -167,55 +110,65 @@ def fit(
     strategies = AUTO_STRATEGIES if init == "auto" else (init,)
     for name in strategies:
         find_init(name)
+    problem = Problem.of(target, device, solver_dtype(dtype))
     restarts = _positive("restarts", restarts, default_restarts(rank, chosen.restarts))
     iterations = _positive("iterations", iterations, chosen.iterations)
-    began = time.monotonic()
-    if init == "auto":
-        exact = known_exact(target)
-        if exact.rank <= rank:
-            return FitResult(exact, "exact", (), time.monotonic() - began)
+    check_memory(problem, rank, restarts)
+    recorder = Recorder(goal, progress, time_limit)
+    known = _best_known(target, rank, goal) if init == "auto" else None
+    if known is not None and goal.optimize_for is None and known.amplification <= goal.max_amplification:
+        return FitResult(known, "exact", (), time.monotonic() - recorder.began)
 
-    problem = Problem.of(target, device, solver_dtype(dtype))
-    recorder = _Recorder(problem, rank, goal, progress, time_limit, began)
     generator = torch.Generator().manual_seed(seed)
-    origins: dict[str, dict] = {}
+    options = {"seed": seed} if chosen.seeded else {}
+    origins: dict[str, Mapping[str, object]] = {}
     try:
         batches = []
         for name in strategies:
-            recorder.stage = name
+            recorder.strategy, recorder.stage, recorder.keeping = name, f"{name} starts", False
             try:
                 start = start_from(name, problem, rank, restarts, generator, goal, lookup, recorder)
             except NotApplicable:
                 if init != "auto":
                     raise
                 continue
-            origins[name] = dict(start.provenance)
-            factors = chosen.solve(
-                problem, start.factors, penalty=goal.working_penalty, iterations=iterations, monitor=recorder, every=chosen.every
+            origins[name] = start.provenance
+            recorder.stage, recorder.keeping = f"{name} {solver}", True
+            batches.append(
+                chosen.solve(
+                    problem,
+                    start.factors,
+                    penalty=goal.working_penalty,
+                    iterations=iterations,
+                    monitor=recorder,
+                    every=chosen.every,
+                    **options,
+                )
             )
-            batches.append(factors)
-        pool: Factors = tuple(torch.cat([batch[mode] for batch in batches]).double() for mode in range(3))  # type: ignore[assignment]
-        origin = [name for name, batch in zip(origins, batches, strict=True) for _ in range(len(batch[0]))]
         accurate = Problem.of(target, device)
-        for index in _most_promising(accurate, pool, goal):
-            recorder.stage = f"polish {origin[index]}"
-            polish(accurate, take(pool, torch.tensor([index], device=pool[0].device)), goal, recorder)
+        U, V, W = (torch.cat([batch[mode] for batch in batches]).double() for mode in range(3))
+        owners = [name for name, batch in zip(origins, batches, strict=True) for _ in range(len(batch[0]))]
+        for index, factors in _most_promising(accurate, (U, V, W), owners, goal, recorder):
+            recorder.strategy, recorder.stage = owners[index], f"{owners[index]} polish"
+            polish(accurate, factors, goal, recorder)
         status = "finished"
-    except _TimeUp:
+    except TimeUp:
         status = "time limit"
     except KeyboardInterrupt:
         status = "interrupted"
-        if recorder.best is None:
+        if recorder.best is None and known is None:
             raise
-    if recorder.best is None:
-        raise InputError(f"the time limit of {time_limit} s was too short to find any basis")
-    winner = recorder.best_origin.removeprefix("polish ")
+    best = recorder.best
+    if known is not None and (best is None or goal.score(known.error, known.amplification) <= best.score):
+        return FitResult(known, "exact", tuple(recorder.history), time.monotonic() - recorder.began)
+    if best is None:
+        raise InputError(f"the time limit of {time_limit:g} s was too short to find any basis")
     provenance = {
         "method": "fit",
         "solver": solver,
-        "init": winner,
+        "init": best.strategy,
         "requested_init": init,
-        **origins.get(winner, {}),
+        **origins[best.strategy],
         "seed": seed,
         "restarts": restarts,
         "iterations": iterations,
@@ -226,9 +179,34 @@ def fit(
         "status": status,
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
-    U, V, W = (factor.double().cpu().numpy() for factor in recorder.best)
-    algorithm = BilinearAlgorithm.from_floats(target, U, V, W, provenance=provenance)
-    return FitResult(algorithm, status, tuple(recorder.history), time.monotonic() - began)
+    U, V, W = (factor.double().cpu() for factor in best.factors)
+    algorithm = BilinearAlgorithm.from_floats(target, U.numpy(), V.numpy(), W.numpy(), provenance=provenance)
+    return FitResult(algorithm, status, tuple(recorder.history), time.monotonic() - recorder.began)
+
+
+def _best_known(target: Target, rank: int, goal: Goal) -> BilinearAlgorithm | None:
+    """The exact algorithm of at most that rank that serves the goal best: few terms, or the small amplification of the definition."""
+    candidates = [known_exact(target), standard_terms(target)]
+    affordable = [algorithm for algorithm in candidates if algorithm.rank <= rank]
+    return min(affordable, key=lambda algorithm: goal.score(algorithm.error, algorithm.amplification), default=None)
+
+
+def check_memory(problem: Problem, rank: int, restarts: int) -> None:
+    """Refuse a batch that cannot fit, before it brings the machine down.
+
+    The largest arrays of a solver: pairs of factors (B, r, ab), Gram matrices (B, r, r), residuals (B, a, b, c).
+
+    Raises:
+        InputError: more than the device has free.
+    """
+    a, b, c = problem.target.dims
+    needed = 3 * problem.tensor.element_size() * restarts * max(rank * max(a * b, b * c, a * c), rank * rank, a * b * c)
+    free = available_memory(problem.tensor.device)
+    if free is not None and needed > free:
+        raise InputError(
+            f"{restarts} restarts of {problem.target.slug} at rank {rank} need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+            "give fewer --restarts"
+        )
 
 
 def default_restarts(rank: int, most: int) -> int:
@@ -285,16 +263,29 @@ def solver_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _most_promising(problem: Problem, pool: Factors, goal: Goal) -> list[int]:
-    """The restarts to polish: the best few that differ, fewer where a polish costs more."""
-    unknowns = sum(factor[0].numel() for factor in pool)
-    count = 4 if unknowns <= 800 else 2 if unknowns <= 1600 else 1
-    values = problem.objective(pool, goal.working_penalty)
+def _most_promising(problem: Problem, pool: Factors, owners: Sequence[str], goal: Goal, recorder: Recorder) -> list[tuple[int, Factors]]:
+    """The restarts to polish with their places in the pool, best first: fewer where a polish costs more.
+
+    Ranked by the objective at about the multiplier of the polish, first as they are, then the best few that
+    differ after some steps of it: ALS has not converged everywhere, and what it reached so far can mislead.
+    """
+    size = unknowns(pool)
+    count = 4 if size <= 800 else 2 if size <= 1600 else 1
+    penalty = goal.working_penalty / 5
+    values = problem.objective(pool, penalty).nan_to_num(float("inf")).tolist()
     chosen: list[int] = []
-    for index in values.argsort().tolist():
-        if all(abs(float(values[index] - values[other])) > 1e-4 * float(values[other]) for other in chosen):
+    for index in sorted(range(len(values)), key=values.__getitem__):
+        if all(abs(values[index] - values[other]) > 1e-4 * values[other] for other in chosen):
             chosen.append(index)
-    return chosen[:count]
+        if len(chosen) == 3 * count:
+            break
+    refined = []
+    for index in chosen:
+        one = take(pool, torch.tensor([index], device=pool[0].device))
+        recorder.strategy, recorder.stage = owners[index], f"{owners[index]} ranking"
+        one = descend(problem, one, penalty, RANKING_STEPS, recorder)
+        refined.append((float(problem.objective(one, penalty)), index, one))
+    return [(index, one) for _, index, one in sorted(refined, key=lambda entry: entry[:2])[:count]]
 
 
 def _positive(name: str, value: int | None, default: int) -> int:

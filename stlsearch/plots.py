@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 
 from stlsearch.compare import Outcome
 from stlsearch.errors import InputError
-from stlsearch.registry.atomic import write_atomic
+from stlsearch.registry.atomic import check_destination, write_atomic
+from stlsearch.targets import Target
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -24,8 +26,7 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"cannot draw {path}: valid extensions are {', '.join(FORMATS)}")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"cannot draw {path}: there is no folder {path.resolve().parent}")
+    check_destination(path)
 
 
 def draw_comparison(outcomes: Sequence[Outcome], title: str, path: Path) -> None:
@@ -43,6 +44,35 @@ def draw_comparison(outcomes: Sequence[Outcome], title: str, path: Path) -> None
         (line,) = axes.plot(outcome.iterations, np.median(curves, axis=1), label=outcome.init)
         axes.fill_between(outcome.iterations, curves.min(axis=1), curves.max(axis=1), color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="iterations", ylabel="relative squared error e", title=title, ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _write(figure, path)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One basis on a frontier picture: its rank and relative squared error."""
+
+    rank: int
+    error: float
+
+
+def draw_frontier(target: Target, fronts: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Error against the FLOP factor ||T||^2/r, one line per front, beside keeping r of the ||T||^2 products as they are.
+
+    Raises:
+        RegistryError: the file cannot be written.
+    """
+    products = target.norm_sq
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for label, points in fronts.items():
+        axes.plot([products / point.rank for point in points], [point.error for point in points], marker="o", markersize=4, label=label)
+    ranks = np.arange(max(1, int(min((p.rank for points in fronts.values() for p in points), default=1))), int(products) + 1)
+    axes.plot(products / ranks, 1 - ranks / products, linestyle="--", color="gray", label=f"keep r of {products:g} products")
+    axes.set(
+        xlabel=f"multiplications saved: {products:g}/r", ylabel="relative squared error e", title=f"bases of {target.slug}", ylim=(0, None)
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     _write(figure, path)

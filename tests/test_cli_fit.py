@@ -36,7 +36,7 @@ def test_fit_prints_measures_and_registers_the_basis(run, tmp_path):
     algorithm = loads((tmp_path / "registry" / f"{rows['name']}.json").read_text())
     assert algorithm.rank == 5
     assert rows["rel_sq_error"].startswith(f"{algorithm.error:.6g} (e, squared")
-    assert "random: 4 restarts" in err
+    assert "random als: 4 restarts" in err
     assert "best in the registry" in out
     again = run("fit", "--tile", "2", "--rank", "5", *QUICK)[1]
     assert f"best in the registry  {rows['name']}" in again
@@ -56,7 +56,7 @@ def test_fit_json_is_versioned_and_same_seed_repeats(run):
 
 
 def test_the_recorded_command_reproduces_the_basis(run, tmp_path):
-    options = ["fit", "--tile", "2x2x3", "--rank", "7", *QUICK, "--seed", "9", "--max-amplification", "40"]
+    options = ["fit", "--tile", "2x2x3", "--rank", "7", *QUICK, "--seed", "9", "--max-amplification", "123.456789"]
     document = json.loads(run(*options, "--json")[1])
     stored = loads(Path(document["algorithm"]["path"]).read_text())
     command = stored.provenance["command"].split()
@@ -124,13 +124,28 @@ def test_ctrl_c_saves_the_best_so_far_and_exits_130(tmp_path):
     assert stored.stem in out
 
 
+def test_a_complete_run_replaces_the_provenance_of_one_cut_short(run):
+    options = ["fit", "--tile", "2", "--rank", "5", "--init", "random", "--restarts", "4", "--iterations", "20", "--json"]
+    stored = Path(json.loads(run(*options)[1])["algorithm"]["path"])
+    stored.write_text(stored.read_text().replace('"status": "finished"', '"status": "interrupted"'))
+    assert loads(stored.read_text()).provenance["status"] == "interrupted"
+    assert json.loads(run(*options)[1])["algorithm"]["path"] == str(stored)
+    assert loads(stored.read_text()).provenance["status"] == "finished"
+
+
+def test_a_shipped_algorithm_is_said_to_be_shipped(run):
+    document = json.loads(run("fit", "--tile", "3", "--rank", "23", "--json")[1])
+    assert document["status"] == "exact"
+    assert document["algorithm"]["where"] == "shipped"
+
+
 def test_compare_prints_a_table_a_verdict_and_a_picture(run, tmp_path):
     picture = tmp_path / "compare.png"
     options = ["--init", "random,kron,strassen", "--seeds", "4", "--iterations", "30", "--plot", str(picture)]
     code, out, err = run("compare", "--tile", "4", "--rank", "24", *options)
     assert code == 0
     header, *rows = out.splitlines()
-    assert header.split() == ["init", "best", "e", "median", "e", "worst", "e", "missing", "g", "seconds", "p"]
+    assert header.split() == ["init", "best", "e", "median", "e", "worst", "e", "missing", "g", "start", "s", "solver", "s", "p"]
     assert [row.split()[0] for row in rows[:3]] == ["random", "kron", "strassen"]
     assert "Better than random (p < 0.05): kron, strassen." in out
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -169,7 +184,10 @@ def test_compare_json_and_a_strategy_that_does_not_apply(run):
         (["--tile", "2", "--rank", "5", "--optimize-for", "bfloat16", "--max-amplification", "5"], "not both"),
         (["--tile", "2", "--rank", "5", "--max-amplification", "0"], "above 0"),
         (["--tile", "2", "--rank", "5", "--time-limit", "-1"], "above 0"),
-        (["--tile", "2", "--rank", "5", "--threads", "0"], "at least 1"),
+        (["--tile", "2", "--rank", "5", "--threads", "0"], "threads must be"),
+        (["--tile", "2", "--rank", "5", "--restarts", "0"], "restarts must be"),
+        (["--tile", "2", "--rank", "5", "--restarts", "1000000000", "--init", "random"], "fewer --restarts"),
+        (["--tile", "2", "--rank", "5", "--iterations", "x"], "iterations must be"),
         (["--tile", "2", "--rank", "5", "--seed", "-1"], "seed"),
         (["--tile", "2", "--rank", "5", "--out", "/no/such/folder/a.json"], "no folder"),
     ],

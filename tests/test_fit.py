@@ -30,6 +30,18 @@ def test_a_rank_above_the_best_exact_one_returns_the_smaller():
     assert (result.status, result.algorithm.rank, result.error) == ("exact", 7, 0.0)
 
 
+def test_an_exact_algorithm_is_the_answer_only_where_it_meets_the_goal():
+    target = Target.matmul(2, 2, 2)
+    plain = fit(target, 8, goal=Goal(max_amplification=2))  # Strassen amplifies by 4, the definition by 1
+    assert (plain.status, plain.algorithm.rank, plain.amplification) == ("exact", 8, 1.0)
+    bounded = fit(target, 7, goal=Goal(max_amplification=3), restarts=8, iterations=200)
+    assert bounded.status == "finished"
+    assert bounded.amplification <= 3
+    assert bounded.error < 1e-4
+    stored = fit(target, 7, goal=Goal(optimize_for="e4m3"), restarts=8, iterations=200)
+    assert stored.algorithm.total_error("e4m3") < fit(target, 7).algorithm.total_error("e4m3")
+
+
 def test_same_seed_same_result_another_seed_another():
     options = {"init": "random", "restarts": 4, "iterations": 30, "goal": Goal(max_amplification=50)}
     first, again, other = (fit(Target.matmul(2, 2, 3), 8, seed=seed, **options) for seed in (1, 1, 2))
@@ -91,7 +103,35 @@ def test_interrupt_keeps_the_best_so_far():
     result = fit(Target.matmul(2, 3, 3), 9, init="random", restarts=4, progress=interrupt)
     assert result.status == "interrupted"
     assert result.error == pytest.approx(calls[-1].error)
-    assert [entry.stage for entry in calls] == ["random"] * 5
+    assert [entry.stage for entry in calls] == ["random als"] * 5
+
+
+@pytest.mark.parametrize("init", ["strassen", "kron"])
+def test_a_result_cut_short_still_names_its_parents_or_there_is_none(init):
+    for limit in (0.02, 0.5, 2.0):
+        try:
+            result = fit(Target.matmul(4, 4, 4), 30, init=init, restarts=4, time_limit=limit)
+        except InputError as error:
+            assert "too short" in str(error)
+        else:
+            assert result.status == "time limit"
+            assert result.algorithm.provenance["parents" if init == "strassen" else "rank_pairs"]
+
+
+def test_the_time_limit_holds_inside_a_strategy():
+    with pytest.raises(InputError, match="too short"):
+        fit(Target.matmul(6, 6, 6), 120, init="kron", restarts=2, time_limit=0.2)
+
+
+def test_a_tile_too_large_for_lm_is_polished_by_als():
+    result = fit(Target.matmul(8, 8, 8), 30, init="random", restarts=1, iterations=3)
+    assert result.status == "finished"
+    assert result.error < 0.97
+
+
+def test_a_batch_that_cannot_fit_is_refused():
+    with pytest.raises(InputError, match="fewer --restarts"):
+        fit(Target.matmul(4, 4, 4), 24, init="random", restarts=10**9)
 
 
 def test_interrupt_before_anything_was_found_is_an_interrupt(monkeypatch):
@@ -135,6 +175,7 @@ def test_compare_gives_every_strategy_the_same_budget_and_tests_it():
     for outcome in structured:  # at 60 sweeps structure is far ahead
         assert outcome.errors.max() < baseline.errors.min()
         assert outcome.p_value < 0.05
+        assert len(set(outcome.errors.tolist())) == 6  # seeds are different starts, none counted twice
 
 
 def test_compare_reports_a_strategy_that_does_not_apply():

@@ -8,10 +8,25 @@ from stlsearch.errors import InputError
 from stlsearch.solvers import SOLVERS, als, find_solver, lm, sgd
 from stlsearch.solvers.deflation import deflate, drop_costs
 from stlsearch.solvers.polish import Goal, polish
-from stlsearch.solvers.problem import Problem, balance, report, take
+from stlsearch.solvers.problem import Monitor, Problem, balance, report, silent, take
 from stlsearch.targets import Target
 
 PROBLEM = Problem.of(Target.matmul(2, 2, 3))
+
+
+class Watch(Monitor):
+    """Keeps the reports; stops after `limit` iterations."""
+
+    def __init__(self, limit=None):
+        self.seen, self.ticks, self.limit = [], 0, limit
+
+    def tick(self):
+        self.ticks += 1
+        if self.ticks == self.limit:
+            raise TimeoutError
+
+    def report(self, report):
+        self.seen.append(report)
 
 
 def random_factors(problem, rank, batch=2, seed=0, dtype=torch.float64):
@@ -193,30 +208,56 @@ def test_gradient_descent_lowers_the_error_and_repeats_itself(solve):
 def test_every_solver_runs_in_both_precisions_and_reports(name, dtype):
     problem = Problem.of(Target.matmul(2, 2, 2), dtype=dtype)
     start = tuple(0.5 * factor for factor in random_factors(problem, 6, dtype=dtype))
-    seen = []
+    watch = Watch()
     chosen = find_solver(name)
-    factors = chosen.solve(problem, start, penalty=1e-3, iterations=20, monitor=seen.append, every=5)
+    factors = chosen.solve(problem, start, penalty=1e-3, iterations=20, monitor=watch, every=5)
+    seen = watch.seen
     assert factors[0].dtype == dtype
     assert bool((problem.objective(factors, 1e-3) < problem.objective(start, 1e-3)).all())
     assert [entry.iteration for entry in seen] == sorted({entry.iteration for entry in seen})
     assert seen[-1].error.shape == (2,)
+    assert watch.ticks == seen[-1].iteration
 
 
 def test_a_monitor_that_raises_stops_the_solver():
-    calls = []
-
-    def stop(entry):
-        calls.append(entry.iteration)
-        if entry.iteration >= 10:
-            raise TimeoutError
-
+    watch = Watch(limit=12)
     with pytest.raises(TimeoutError):
-        als.solve(PROBLEM, random_factors(PROBLEM, 5), iterations=1000, monitor=stop, every=5)
-    assert calls == [0, 5, 10]
+        als.solve(PROBLEM, random_factors(PROBLEM, 5), iterations=1000, monitor=watch, every=5)
+    assert [entry.iteration for entry in watch.seen] == [0, 5, 10]
 
 
 def test_reports_cost_nothing_when_nobody_listens():
-    report(PROBLEM, als.silent, 0, (None, None, None))
+    report(PROBLEM, silent, 0, (None, None, None))
+
+
+def test_gradient_descent_on_tiles_depends_on_its_seed():
+    start = tuple(0.3 * factor for factor in random_factors(PROBLEM, 6))
+    one, other = (sgd.solve_tiles(PROBLEM, start, iterations=20, seed=seed) for seed in (1, 2))
+    assert not bool((one[0] == other[0]).all())
+
+
+def test_lm_refuses_a_problem_whose_normal_matrix_would_not_fit():
+    problem = Problem.of(Target.matmul(8, 8, 8))
+    with pytest.raises(InputError, match="valid: als"):
+        lm.solve(problem, random_factors(problem, 100, batch=1), iterations=1)
+
+
+def test_a_singular_gram_matrix_leaves_the_restart_finite():
+    U, V, W = random_factors(PROBLEM, 5)
+    U = U.clone()
+    U[0] = 0
+    swept = als.sweep(PROBLEM, (U, V, W), 0.0)
+    assert all(bool(torch.isfinite(factor).all()) for factor in swept)
+
+
+def test_drops_at_a_temperature_need_a_generator_and_leave_the_global_one_alone():
+    factors = random_factors(PROBLEM, 6)
+    state = torch.random.get_rng_state()
+    deflate(PROBLEM, factors, 5, sweeps=1)
+    deflate(PROBLEM, factors, 5, sweeps=1, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    assert bool((torch.random.get_rng_state() == state).all())
+    with pytest.raises(ValueError, match="generator"):
+        deflate(PROBLEM, factors, 5, temperature=1.0)
 
 
 def test_unknown_solver_lists_the_valid_ones():

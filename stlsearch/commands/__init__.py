@@ -17,6 +17,7 @@ from stlsearch.errors import InputError, RegistryError
 COMMANDS = {
     "fit": "Fit a rank-r decomposition and store it in the registry.",
     "compare": "Compare initialisation strategies with one solver and one budget.",
+    "frontier": "Show the best registered basis at every rank.",
     "construct": "Build an exact algorithm from an expression.",
     "search": "Search an exact algorithm on the flip graph.",
     "list": "List registered algorithms.",
@@ -69,6 +70,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has no class of its own for a CPU that is out of memory, and its CUDA one is a RuntimeError.
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+            return _fail("not enough memory: give a smaller tile, rank, size or number of restarts")
+        raise
     except BrokenPipeError:  # the reader went away (stlsearch list | head): no traceback, no second error at exit
         sys.stderr.close()
         return 1

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from stlsearch.commands.fit_ import make_goal
-from stlsearch.commands.options import PositiveType, RankType, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.options import CountType, PositiveType, emit_json, json_option, rank_option, registry_option, tile_option
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import table
 from stlsearch.compare import Outcome, compare
@@ -29,12 +29,12 @@ SIGNIFICANT = 0.05
     "--init", default="random,strassen,kron,polynomial,fourier,subtiles", show_default=True, help=f"Of {', '.join(INITS)}; known:NAME."
 )
 @click.option("--solver", default="als", show_default=True, help=f"One of {', '.join(SOLVERS)}.")
-@click.option("--seeds", type=RankType(), default=8, show_default=True, help="Starts per strategy, fitted as one batch.")
-@click.option("--iterations", type=RankType(), help="Iterations of the solver; by default chosen by solver.")
+@click.option("--seeds", type=CountType("seeds"), default=8, show_default=True, help="Starts per strategy, fitted as one batch.")
+@click.option("--iterations", type=CountType("iterations"), help="Iterations of the solver; by default chosen by solver.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
-@click.option("--threads", type=RankType(), help="CPU threads; by default PyTorch's own choice.")
+@click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
 @click.option("--optimize-for", help="Weigh e against g for values stored as float32, bfloat16, float16 or e4m3.")
 @click.option("--max-amplification", type=PositiveType(), help="Search for amplification g at most about this.  [default: 1000]")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw error against iterations to this .png, .svg or .pdf.")
@@ -64,7 +64,7 @@ def command(
     stlsearch compare --tile 4 --rank 24 --solver sgd-tiles --init random-small,strassen,kron
 
     Errors are relative squared errors e; "missing" is the best one counted in scalar products of the tile; p is the
-    one-sided Mann-Whitney probability that a strategy's errors are no lower than the random baseline's.
+    one-sided Mann-Whitney probability, Holm-corrected, of errors this low if the strategy were no better than random starts.
     """
     tile.check_rank(rank)
     goal = make_goal(optimize_for, max_amplification)
@@ -89,17 +89,23 @@ def command(
         )
     finally:
         line.close()
+    if as_json:
+        documents = [_document(each, tile) for each in outcomes]
+        emit_json({"tile": list(tile.shape or ()), "rank": rank, "solver": solver, "outcomes": documents})
+    else:
+        _print(outcomes, tile)
     if plot is not None:
         draw_comparison(outcomes, f"{tile.slug}, rank {rank}, {solver}", plot)
-    if as_json:
-        emit_json(
-            {"tile": list(tile.shape or ()), "rank": rank, "solver": solver, "outcomes": [_document(each, tile) for each in outcomes]}
-        )
-        return
+
+
+def _print(outcomes: list[Outcome], tile: Target) -> None:
     click.echo(
         table(
-            [("init", "best e", "median e", "worst e", "missing", "g", "seconds", "p"), *(_row(each, tile) for each in outcomes)],
-            range(1, 8),
+            [
+                ("init", "best e", "median e", "worst e", "missing", "g", "start s", "solver s", "p"),
+                *(_row(each, tile) for each in outcomes),
+            ],
+            range(1, 9),
         )
     )
     for outcome in outcomes:
@@ -110,7 +116,7 @@ def command(
 
 def _row(outcome: Outcome, tile: Target) -> tuple[str, ...]:
     if outcome.refused:
-        return (outcome.init, *["-"] * 7)
+        return (outcome.init, *["-"] * 8)
     errors, best = outcome.errors, int(outcome.errors.argmin())
     return (
         outcome.init,
@@ -119,6 +125,7 @@ def _row(outcome: Outcome, tile: Target) -> tuple[str, ...]:
         f"{errors.max():.5f}",
         f"{errors[best] * tile.norm_sq:.2f}",
         f"{outcome.amplifications[best]:.4g}",
+        f"{outcome.start_seconds:.1f}",
         f"{outcome.seconds:.1f}",
         "-" if outcome.p_value is None else f"{outcome.p_value:.2g}",
     )
@@ -135,6 +142,7 @@ def _document(outcome: Outcome, tile: Target) -> dict[str, object]:
         "worst": float(outcome.errors.max()),
         "missing_products": float(outcome.errors.min() * tile.norm_sq),
         "amplifications": outcome.amplifications.tolist(),
+        "start_seconds": outcome.start_seconds,
         "seconds": outcome.seconds,
         "p_value": outcome.p_value,
         "iterations": outcome.iterations.tolist(),

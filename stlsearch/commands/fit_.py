@@ -6,18 +6,20 @@ import math
 from pathlib import Path
 
 import click
+import torch
 
 from stlsearch.algorithm import UNIT_ROUNDOFF
 from stlsearch.commands.options import (
     INTERRUPTED,
+    CountType,
     PositiveType,
-    RankType,
     command_line,
     emit_json,
     json_option,
     rank_option,
     registry_option,
     tile_option,
+    uninterrupted,
 )
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import summary, table
@@ -25,7 +27,7 @@ from stlsearch.devices import resolve_device, set_threads
 from stlsearch.errors import InputError
 from stlsearch.fit import FitResult, fit
 from stlsearch.inits import INITS
-from stlsearch.registry.atomic import write_atomic
+from stlsearch.registry.atomic import check_destination, write_atomic
 from stlsearch.registry.codec import dumps
 from stlsearch.registry.store import Entry, Registry
 from stlsearch.solvers import SOLVERS
@@ -43,12 +45,12 @@ from stlsearch.targets import Target
     show_default=True,
     help=f"auto (a known exact algorithm if there is one, else a portfolio), {', '.join(INITS)}; known:NAME starts from a registered one.",
 )
-@click.option("--restarts", type=RankType(), help="Starts fitted as one batch; by default chosen by solver and rank.")
-@click.option("--iterations", type=RankType(), help="Iterations of the solver; by default chosen by solver.")
+@click.option("--restarts", type=CountType("restarts"), help="Starts fitted as one batch; by default chosen by solver and rank.")
+@click.option("--iterations", type=CountType("iterations"), help="Iterations of the solver; by default chosen by solver.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
-@click.option("--threads", type=RankType(), help="CPU threads; by default PyTorch's own choice.")
+@click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
 @click.option("--time-limit", type=PositiveType(), help="Seconds, after which the best so far is kept (and marked as not reproducible).")
 @click.option("--optimize-for", help="Least e + g u^2 when values are stored as float32, bfloat16, float16 or e4m3.")
 @click.option("--max-amplification", type=PositiveType(), help="Least e with amplification g at most this.  [default: 1000]")
@@ -88,8 +90,8 @@ def command(
     set_threads(threads)
     chosen = resolve_device(device)
     registry.check_writable()
-    if out is not None and not out.resolve().parent.is_dir():
-        raise InputError(f"cannot write {out}: there is no folder {out.resolve().parent}")
+    if out is not None:
+        check_destination(out)
     line = ProgressLine()
     try:
         result = fit(
@@ -111,16 +113,17 @@ def command(
         line.close()
     algorithm = result.algorithm
     if "command" not in algorithm.provenance:
-        algorithm = algorithm.with_provenance(command=command_line())
-    best = registry.best(tile, algorithm.rank, max_amplification=None if optimize_for else goal.max_amplification)
-    path = registry.add(algorithm)
-    if out is not None:
-        write_atomic(out, dumps(algorithm).encode())
-    entry = Entry(algorithm, path, "user")
-    if as_json:
-        emit_json(_document(entry, result, rank, best))
-    else:
-        click.echo(table(_rows(entry, result, rank, goal, best)))
+        algorithm = algorithm.with_provenance(command=command_line(device=chosen.type, threads=torch.get_num_threads()))
+    with uninterrupted():  # a second Ctrl-C must not lose what the first one kept
+        best = registry.best(tile, algorithm.rank, max_amplification=None if optimize_for else goal.max_amplification)
+        registry.add(algorithm)
+        entry = registry.get(algorithm.name)
+        if as_json:
+            emit_json(_document(entry, result, rank, best))
+        else:
+            click.echo(table(_rows(entry, result, rank, goal, best)))
+        if out is not None:
+            write_atomic(out, dumps(algorithm).encode())
     return INTERRUPTED if result.status == "interrupted" else 0
 
 
@@ -157,7 +160,7 @@ def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | 
     if goal.optimize_for:
         rows.append(("total error", f"{algorithm.total_error(goal.optimize_for):.6g} (e + g u^2 in {goal.optimize_for})"))
     elif algorithm.amplification > goal.max_amplification:
-        rows.append(("warning", f"no basis with g <= {goal.max_amplification:g} was found; this one has the least g"))
+        rows.append(("warning", f"no basis with g <= {goal.max_amplification:g} was found: this one comes closest"))
     if result.status == "exact" and algorithm.rank < rank:
         rows.append(("note", f"exact at rank {algorithm.rank}: rank {rank} is not needed"))
     how = "a known exact algorithm" if result.status == "exact" else f"{algorithm.provenance['init']}, {algorithm.provenance['solver']}"
@@ -167,6 +170,6 @@ def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | 
         ("found by", how),
         ("status", f"{status}, {result.seconds:.1f} s"),
         ("best in the registry", beside),
-        ("saved", str(entry.path)),
+        ("file", str(entry.path)),
     ]
     return rows

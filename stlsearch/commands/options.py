@@ -6,7 +6,10 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import click
 
@@ -42,6 +45,21 @@ class RankType(click.ParamType):
         text = str(value).strip()
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
             self.fail(f"a rank is an integer of at least 1, not {text!r:.40}", param, ctx)
+        return int(text)
+
+
+class CountType(click.ParamType):
+    """A whole number of at least 1, of what `noun` names."""
+
+    name = "INTEGER"
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) == 0:
+            self.fail(f"{self.noun} must be an integer of at least 1, not {text!r:.40}", param, ctx)
         return int(text)
 
 
@@ -92,19 +110,37 @@ def json_option() -> Decorator:
     return click.option("--json", "as_json", is_flag=True, help="Print versioned JSON, for programs.")
 
 
-def command_line() -> str:
-    """The running command with the options given, less where and how results are written: what makes them again."""
+def command_line(**resolved: object) -> str:
+    """The running command with the options given, less where and how results are written: what makes them again.
+
+    Args:
+        resolved: options that decide the result whether given or not, with the values in use.
+    """
     context = click.get_current_context()
     words = ["stlsearch", str(context.info_name)]
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in ("registry", "out", "as_json", "time_limit"):
+        given = source is not None and source.name == "COMMANDLINE" and name not in ("registry", "out", "as_json", "time_limit")
+        if not given and name not in resolved:
             continue
-        value = context.params[name]
-        text = value.slug if isinstance(value, Target) else f"{value:g}" if isinstance(value, float) else str(value)
+        value = resolved.get(name, context.params[name])
+        text = value.slug if isinstance(value, Target) else str(value)
         words += [parameter.opts[-1], shlex.quote(text)]
     return " ".join(words)
+
+
+@contextmanager
+def uninterrupted(on_interrupt: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Ctrl-C calls `on_interrupt` instead of raising, until the block ends: for what must not be torn apart."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda number, frame: on_interrupt())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def emit_json(document: Mapping[str, object]) -> None:

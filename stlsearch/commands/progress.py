@@ -7,7 +7,7 @@ import time
 
 import click
 
-from stlsearch.fit import Progress
+from stlsearch.recorder import Progress
 
 TERMINAL_SECONDS = 0.1
 LOG_SECONDS = 5.0

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from types import FrameType
 
 import click
 
-from stlsearch.commands.options import INTERRUPTED, RankType, command_line, emit_json, json_option, registry_option, tile_option
+from stlsearch.commands.options import (
+    INTERRUPTED,
+    CountType,
+    RankType,
+    command_line,
+    emit_json,
+    json_option,
+    registry_option,
+    tile_option,
+    uninterrupted,
+)
 from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.simplify import simplify
 from stlsearch.registry.store import Registry
@@ -23,7 +31,7 @@ PROGRESS_SECONDS = 1.0
 @tile_option()
 @click.option("--target-rank", type=RankType(), required=True, help="Stop when an algorithm of this rank is found.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the walk.")
-@click.option("--max-flips", type=RankType(), default=20_000_000, show_default=True, help="Budget: pairs of terms tried.")
+@click.option("--max-flips", type=CountType("flips"), default=20_000_000, show_default=True, help="Budget: pairs of terms tried.")
 @registry_option()
 @json_option()
 def command(tile: Target, target_rank: int, seed: int, max_flips: int, registry: Registry, as_json: bool) -> int:
@@ -38,15 +46,12 @@ def command(tile: Target, target_rank: int, seed: int, max_flips: int, registry:
     tile.check_rank(target_rank)
     registry.check_writable()
     watch = _Watch()
-    previous = signal.signal(signal.SIGINT, watch.interrupt)  # a walk must not be torn apart inside a flip
-    try:
+    with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
         found = flip_search(tile, target_rank, seed, max_flips, watch)
-    finally:
-        signal.signal(signal.SIGINT, previous)
         watch.close()
-    algorithm = simplify(found).with_provenance(**{**found.provenance, "command": command_line()})
-    registry.add(algorithm)
-    entry = registry.get(algorithm.name)
+        algorithm = simplify(found).with_provenance(**{**found.provenance, "command": command_line()})
+        registry.add(algorithm)
+        entry = registry.get(algorithm.name)
     reached = algorithm.rank <= target_rank
     if as_json:
         emit_json({"algorithm": summary(entry), "target_rank": target_rank, "reached": reached, "flips": found.provenance["flips"]})
@@ -73,7 +78,7 @@ class _Watch:
         self.began = self.last = time.monotonic()
         self.terminal = sys.stderr.isatty()
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
+    def interrupt(self) -> None:
         self.interrupted = True
 
     def __call__(self, flips: int, rank: int, lowest: int) -> bool:

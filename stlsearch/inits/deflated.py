@@ -7,11 +7,10 @@ import torch
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.inits.request import NotApplicable, Request, Start, embed
-from stlsearch.solvers.deflation import deflate
+from stlsearch.solvers.deflation import deflate, spread_temperatures
 from stlsearch.targets import Target
 
 NOISE = 0.05  # of the root mean square coefficient
-TEMPERATURES = (0.0, 0.1, 0.3, 1.0)
 
 
 def strassen(request: Request) -> Start:
@@ -57,13 +56,12 @@ def known(request: Request) -> Start:
 
 
 def _deflated(algorithm: BilinearAlgorithm, request: Request) -> Start:
-    heat = torch.tensor([TEMPERATURES[k % len(TEMPERATURES)] for k in range(request.restarts)], dtype=torch.float64)
     factors = deflate(
         request.problem,
         embed(algorithm, request.problem, request.restarts),
         request.rank,
         penalty=request.penalty,
-        temperature=heat,
+        temperature=spread_temperatures(request.restarts),
         generator=request.generator,
         monitor=request.monitor,
     )

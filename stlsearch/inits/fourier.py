@@ -91,7 +91,7 @@ def _group_starts(request: Request, orders: Orders, count: int) -> Factors:
         )
     factors = decoded(problem, U.to(problem.tensor), V.to(problem.tensor), request.penalty)
     while factors[0].shape[1] > request.rank:
-        U, V, _ = deflate(problem, factors, factors[0].shape[1] - 1, penalty=request.penalty, sweeps=0)
+        U, V, _ = deflate(problem, factors, factors[0].shape[1] - 1, penalty=request.penalty, sweeps=0, monitor=request.monitor)
         factors = decoded(problem, U, V, request.penalty)
     return factors
 

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from stlsearch.inits.request import NotApplicable, Request, Start
 from stlsearch.solvers import als, lm
-from stlsearch.solvers.deflation import deflate
+from stlsearch.solvers.deflation import deflate, spread_temperatures
 from stlsearch.solvers.problem import Factors, Problem, take
 from stlsearch.targets import Target
 
 PAIRS = 4  # rank pairs tried, best predicted error first
 SMALL_RESTARTS = 32
-TEMPERATURES = (0.0, 0.3, 1.0)
 
 
 def kron(request: Request) -> Start:
@@ -33,7 +32,7 @@ def kron(request: Request) -> Start:
         NotApplicable: the tile has no factorisation into two smaller tiles.
     """
     left, right = split_shape(request.matmul_shape("kron"))
-    bases = {shape: _small_bases(Target.matmul(*shape), request) for shape in (left, right)}
+    bases = {shape: _small_bases(Target.matmul(*shape), request) for shape in dict.fromkeys((left, right))}
     pairs = _best_pairs(bases[left], bases[right], request.rank)
     if not pairs:
         raise NotApplicable(f"init kron has no pair of smaller bases with at least {request.rank} products")
@@ -44,14 +43,13 @@ def kron(request: Request) -> Start:
             continue
         start = product_basis(bases[left][r1][1], bases[right][r2][1], left, right)
         U, V, W = (factor.expand(count, -1, -1).clone() for factor in start)
-        heat = torch.tensor([TEMPERATURES[k % len(TEMPERATURES)] for k in range(count)], dtype=torch.float64)
         batches.append(
             deflate(
                 request.problem,
                 (U, V, W),
                 request.rank,
                 penalty=request.penalty,
-                temperature=heat,
+                temperature=spread_temperatures(count),
                 generator=request.generator,
                 monitor=request.monitor,
             )
@@ -99,9 +97,9 @@ def _small_bases(target: Target, request: Request) -> dict[int, tuple[float, Fac
     bases = {}
     for rank in range(1, target.trivial_rank + 1):
         U, V, W = (request.normal(SMALL_RESTARTS, rank, extent) for extent in target.dims)
-        factors = als.solve(problem, (U, V, W), penalty=request.penalty, iterations=300)
+        factors = als.solve(problem, (U, V, W), penalty=request.penalty, iterations=300, monitor=request.monitor)
         best = take(factors, problem.objective(factors, request.penalty).argsort()[:4])
-        best = lm.solve(problem, best, penalty=request.penalty, iterations=40)
+        best = lm.solve(problem, best, penalty=request.penalty, iterations=40, monitor=request.monitor)
         winner = problem.objective(best, request.penalty).argmin()
         error = float(problem.error(best)[winner])
         bases[rank] = (error, take(best, winner))

@@ -79,6 +79,7 @@ class Packer:
 
         best(r) = max(nmp if r >= R(n,m,p), max over cuts and r' of best_low(r') + best_high(r - r')).
         """
+        self.request.monitor.tick()
         n, m, p = sorted(shape)
         if (n, m, p) in self._curves:
             return self._curves[n, m, p]

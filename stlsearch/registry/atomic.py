@@ -6,7 +6,20 @@ import os
 import secrets
 from pathlib import Path
 
-from stlsearch.errors import RegistryError
+from stlsearch.errors import InputError, RegistryError
+
+
+def check_destination(path: Path) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: its folder does not exist or is not writable, or it is a folder itself.
+    """
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {folder}")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else f'the folder {folder} is not writable'}")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -58,6 +58,8 @@ class Registry:
     def add(self, algorithm: BilinearAlgorithm) -> Path:
         """Store an algorithm and return its file; one that is there already is left as it is.
 
+        But a complete provenance replaces that of a run cut short (its `status` says so) that got equally far.
+
         Raises:
             InputError: it could not be loaded again (not exact as claimed, provenance that JSON cannot hold).
             RegistryError: no folder, an unwritable one, a full disk, or another algorithm under the same name.
@@ -65,10 +67,11 @@ class Registry:
         data = codec.dumps(algorithm).encode()
         codec.loads(data)  # nothing is stored that would be refused afterwards
         known = self._files().get(algorithm.name)
-        if known and (stored := self._stored_id(known[0])):
-            if stored != algorithm.id:
+        if known and (stored := self._stored(known[0])):
+            if stored.id != algorithm.id:
                 raise RegistryError(f"{known[0]} holds another algorithm whose id begins with the same 8 digits")
-            return known[0]
+            if known[1] == "shipped" or not (_cut_short(stored) and not _cut_short(algorithm)):
+                return known[0]
         path = self._made_folder() / f"{algorithm.name}.json"
         write_atomic(path, data)
         return path
@@ -214,9 +217,9 @@ class Registry:
             raise InputError(f"the file must be named {algorithm.name}.json, after what it holds; rename it or use `stlsearch import`")
         return algorithm
 
-    def _stored_id(self, path: Path) -> str | None:
+    def _stored(self, path: Path) -> BilinearAlgorithm | None:
         try:
-            return self._load(path).id
+            return self._load(path)
         except InputError:  # a broken file is replaced
             return None
 
@@ -267,6 +270,10 @@ _ID = re.compile(r"[0-9a-f]{4,64}")
 def _data_folder() -> Path:
     configured = Path(os.environ.get("XDG_DATA_HOME", ""))
     return configured if configured.is_absolute() else Path("~/.local/share").expanduser()  # the XDG standard: ignore relative ones
+
+
+def _cut_short(algorithm: BilinearAlgorithm) -> bool:
+    return algorithm.provenance.get("status") in ("interrupted", "time limit")
 
 
 def _matches(name: str, stem: str) -> bool:

@@ -19,19 +19,21 @@ class Solver:
         iterations: the default budget.
         every: iterations between reports.
         restarts: the default batch.
+        seeded: `solve` draws random numbers and takes a `seed`.
     """
 
     solve: Callable[..., Factors]
     iterations: int
     every: int
     restarts: int
+    seeded: bool = False
 
 
 SOLVERS: dict[str, Solver] = {
     "als": Solver(als.solve, iterations=1000, every=25, restarts=64),
     "lm": Solver(lm.solve, iterations=100, every=2, restarts=8),
     "sgd": Solver(sgd.solve, iterations=4000, every=100, restarts=32),
-    "sgd-tiles": Solver(sgd.solve_tiles, iterations=4000, every=100, restarts=32),
+    "sgd-tiles": Solver(sgd.solve_tiles, iterations=4000, every=100, restarts=32, seeded=True),
 }
 
 

@@ -26,15 +26,23 @@ def sweep(problem: Problem, factors: Factors, penalty: float) -> Factors:
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
         diagonal += floor * diagonal.mean(-1, keepdim=True) + 1e-30
         right = problem.mttkrp((updated[0], updated[1], updated[2]), mode)
-        lower, _ = torch.linalg.cholesky_ex(gram)
-        updated[mode] = torch.cholesky_solve(right, lower)
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        # A restart whose Gram matrix is singular to rounding keeps its factor instead of turning into NaN.
+        updated[mode] = torch.where((failed == 0)[:, None, None], torch.cholesky_solve(right, lower), updated[mode])
     return updated[0], updated[1], updated[2]
 
 
 def solve(
-    problem: Problem, start: Factors, *, penalty: float = 1e-6, iterations: int = 1000, monitor: Monitor = silent, every: int = 50
+    problem: Problem,
+    start: Factors,
+    *,
+    penalty: float = 1e-6,
+    iterations: int = 1000,
+    monitor: Monitor = silent,
+    every: int = 50,
+    start_penalty: float = START_PENALTY,
 ) -> Factors:
-    """`iterations` sweeps from `start`, the penalty decaying geometrically from 3e-3 to `penalty`.
+    """`iterations` sweeps from `start`, the penalty decaying geometrically from `start_penalty` to `penalty`.
 
     The decay takes the first two thirds of the sweeps; the rest run at the final penalty.
 
@@ -47,8 +55,9 @@ def solve(
     """
     factors = start
     decay = max(1, 2 * iterations // 3)
-    first = max(START_PENALTY, penalty)
+    first = max(start_penalty, penalty)
     for step in range(iterations):
+        monitor.tick()
         if step % every == 0:
             report(problem, monitor, step, factors)
         level = first * (max(penalty, 1e-16) / first) ** min(1.0, step / decay)

@@ -14,6 +14,8 @@ from torch import Tensor
 from stlsearch.solvers import als
 from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent
 
+TEMPERATURES = (0.1, 0.3, 1.0)
+
 
 def drop_costs(factors: Factors, penalty: float) -> Tensor:
     """The least increase of ||T - [[U,V,W]]||^2 + penalty ||terms||^2 per dropped term: shape (B, r)."""
@@ -44,24 +46,35 @@ def deflate(
         start: factors of shape (B, R, a), (B, R, b), (B, R, c) with R >= rank.
         temperature: 0 drops the cheapest term; above it, term k with probability proportional to
             exp(-cost_k / (temperature * cheapest cost)). A scalar, or one per restart, shape (B,).
-        generator: the source of the random choices, on the CPU.
+        generator: the source of the random choices, on the CPU; needed at a temperature above 0.
     """
     factors = start
     batch = len(start[0])
     heat = torch.as_tensor(temperature, dtype=torch.float64).expand(batch)
+    hot = bool(heat.any())
+    if hot and generator is None:
+        raise ValueError("drops at a temperature need a generator")
     while factors[0].shape[1] > rank:
         factors = balance(factors)
         costs = drop_costs(factors, penalty).double().cpu()
         scale = heat.unsqueeze(1) * costs.amin(1, keepdim=True).clamp_min(1e-9)
-        noise = -torch.log(-torch.log(torch.rand(costs.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)))
-        chosen = (costs - scale * noise).argmin(1)  # Gumbel trick: a sample of the softmax
+        if hot:  # Gumbel trick: a sample of the softmax
+            uniform = torch.rand(costs.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)
+            costs = costs + scale * torch.log(-torch.log(uniform))
+        chosen = costs.argmin(1)
         keep = torch.ones(costs.shape, dtype=torch.bool)
         keep[torch.arange(batch), chosen] = False
         factors = _keep(factors, keep.to(factors[0].device))
         for _ in range(sweeps):
+            monitor.tick()
             factors = als.sweep(problem, factors, penalty)
         report(problem, monitor, start[0].shape[1] - factors[0].shape[1], factors)
     return factors
+
+
+def spread_temperatures(count: int) -> Tensor:
+    """Drop temperatures for a batch of restarts from one algorithm, shape (count,): greedy once, hot in many ways."""
+    return torch.tensor([0.0 if k == 0 else TEMPERATURES[(k - 1) % len(TEMPERATURES)] for k in range(count)], dtype=torch.float64)
 
 
 def _keep(factors: Factors, mask: Tensor) -> Factors:

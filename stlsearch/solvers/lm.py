@@ -14,7 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent
+from stlsearch.errors import InputError
+from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent, unknowns
+
+MAX_UNKNOWNS = 8000  # r(a+b+c); the normal matrix of 8000 takes half a gigabyte, and its factor as much
 
 
 def normal_matrix(factors: Factors, penalty: float) -> Tensor:
@@ -41,10 +44,11 @@ def normal_matrix(factors: Factors, penalty: float) -> Tensor:
 def gradient(problem: Problem, factors: Factors, penalty: float) -> Tensor:
     """Half the gradient of ||T - [[U,V,W]]||^2 + penalty * sum |u|^2|v|^2|w|^2, shape (B, r(a+b+c))."""
     parts = []
+    residual = problem.residual(factors)
     for mode in range(3):
         first, second = (factors[k] for k in range(3) if k != mode)
         # From the dense residual, not from MTTKRP minus Gram: the difference cancels to nothing near e = 0.
-        pull = _contract(problem.residual(factors), first, second, mode)
+        pull = _contract(residual, first, second, mode)
         size = first.square().sum(-1, keepdim=True) * second.square().sum(-1, keepdim=True)
         parts.append((penalty * size * factors[mode] - pull).flatten(1))
     return torch.cat(parts, dim=1)
@@ -69,14 +73,20 @@ def solve(
     Args:
         problem, start, penalty, monitor, every: as in `stlsearch.solvers.als.solve`.
         iterations: steps; each costs O(B (r(a+b+c))^3 / 3).
+
+    Raises:
+        InputError: more than `MAX_UNKNOWNS` coefficients.
     """
+    if unknowns(start) > MAX_UNKNOWNS:
+        raise InputError(f"solver lm takes at most {MAX_UNKNOWNS} unknowns r(a+b+c), not {unknowns(start)}; valid: als, sgd")
     double = problem.tensor.dtype == torch.float64
     tolerance, least = (tolerance, 1e-15) if double else (max(tolerance, 1e-6), 1e-7)
     factors = balance(start)
     value = problem.objective(factors, penalty)
     damping = torch.full_like(value, 1e-2)
-    idle = 0
+    idle = done = 0
     for step in range(iterations):
+        monitor.tick()
         if step % every == 0:
             report(problem, monitor, step, factors)
         matrix = normal_matrix(factors, penalty)
@@ -95,10 +105,11 @@ def solve(
         factors = balance(_choose(better, trial, factors))
         value = torch.where(better, trial_value, value)
         damping = torch.where(better, damping * shrink, damping * 4).clamp(least, 1e8)
+        done = step + 1
         idle = 0 if bool(progress.any()) else idle + 1
         if idle == 8:
             break
-    report(problem, monitor, iterations, factors)
+    report(problem, monitor, done, factors)
     return factors
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from stlsearch.algorithm import UNIT_ROUNDOFF
 from stlsearch.errors import InputError
-from stlsearch.solvers import lm
-from stlsearch.solvers.problem import Factors, Monitor, Problem, silent
+from stlsearch.solvers import als, lm
+from stlsearch.solvers.problem import Factors, Monitor, Problem, silent, unknowns
 
-LEAST_PENALTY = 1e-10  # below it g only grows: e no longer falls visibly
+LEAST_PENALTY = 1e-10  # for g <= 1000, in proportion to 1/g^2: below it e no longer falls visibly
+NO_PENALTY = 1e-16  # as good as none in float64
+LM_UNKNOWNS = 4000  # above it an LM step takes seconds, and ALS gets further in the same time
 SETTLED = 0.9999  # a third of the penalty that lowers e by less than this factor: e is at its limit
 NEARLY_EXACT = 1e-6  # below this e falls with the penalty, to 0
 STEPS = 15
@@ -43,8 +45,13 @@ class Goal:
     @property
     def working_penalty(self) -> float:
         """The multiplier to search at, before the polish: about where the goal's optimum lies."""
-        aim = 0.1 / self.max_amplification if self.roundoff_penalty is None else self.roundoff_penalty
+        aim = 0.05 / self.max_amplification if self.roundoff_penalty is None else self.roundoff_penalty
         return min(max(aim, 3e-5), 3e-3)
+
+    @property
+    def least_penalty(self) -> float:
+        """The multiplier at which the polish ends, at the latest."""
+        return LEAST_PENALTY * min(1.0, (1000.0 / self.max_amplification) ** 2) if self.roundoff_penalty is None else self.roundoff_penalty
 
     def score(self, error: float, amplification: float) -> float:
         """Lower is better; a basis beyond the bound scores behind every basis within it."""
@@ -61,29 +68,24 @@ def polish(problem: Problem, start: Factors, goal: Goal, monitor: Monitor = sile
     bound, then bisection on its logarithm for the least e at g just below the bound.
     """
 
-    def descend(factors: Factors, penalty: float, steps: int) -> Factors:
-        # The last descent goes to rounding, so that exact solutions show; the others only lead the way there.
-        tolerance = 1e-12 if steps == FINAL_STEPS else 1e-7
-        return lm.solve(problem, factors, penalty=penalty, iterations=steps, monitor=monitor, tolerance=tolerance)
-
     penalty = goal.working_penalty
-    last = max(goal.roundoff_penalty or 0.0, LEAST_PENALTY)
-    factors = descend(start, penalty, STEPS)
+    last = max(goal.least_penalty, NO_PENALTY)
+    factors = descend(problem, start, penalty, STEPS, monitor)
     if goal.roundoff_penalty is not None:
         while penalty > last:
             penalty = max(penalty / 5, last)
-            factors = descend(factors, penalty, STEPS)
-        return descend(factors, last, FINAL_STEPS)
+            factors = descend(problem, factors, penalty, STEPS, monitor)
+        return descend(problem, factors, last, FINAL_STEPS, monitor)
 
     def within(trial: Factors) -> bool:
         return float(problem.amplification(trial)) <= goal.max_amplification
 
     while not within(factors) and penalty < 1:  # searched too greedily: back into the bound first
         penalty *= 4
-        factors = descend(factors, penalty, STEPS)
+        factors = descend(problem, factors, penalty, STEPS, monitor)
     beyond = None
     while penalty > last:
-        trial = descend(factors, penalty / 3, STEPS)
+        trial = descend(problem, factors, penalty / 3, STEPS, monitor)
         if not within(trial):
             beyond = penalty / 3
             break
@@ -95,10 +97,19 @@ def polish(problem: Problem, start: Factors, goal: Goal, monitor: Monitor = sile
         if beyond is None:
             break
         middle = (penalty * beyond) ** 0.5
-        trial = descend(factors, middle, STEPS)
+        trial = descend(problem, factors, middle, STEPS, monitor)
         if within(trial):
             factors, penalty = trial, middle
         else:
             beyond = middle
-    settled = descend(factors, penalty, FINAL_STEPS)
+    settled = descend(problem, factors, penalty, FINAL_STEPS, monitor)
     return settled if within(settled) else factors
+
+
+def descend(problem: Problem, factors: Factors, penalty: float, steps: int, monitor: Monitor = silent) -> Factors:
+    """`steps` LM steps at a fixed penalty, or ten times as many ALS sweeps when there are too many unknowns."""
+    if unknowns(factors) > LM_UNKNOWNS:
+        return als.solve(problem, factors, penalty=penalty, start_penalty=penalty, iterations=10 * steps, monitor=monitor)
+    # The last descent goes to rounding, so that exact solutions show; the others only lead the way there.
+    tolerance = 1e-12 if steps == FINAL_STEPS else 1e-7
+    return lm.solve(problem, factors, penalty=penalty, iterations=steps, monitor=monitor, tolerance=tolerance)

@@ -13,8 +13,8 @@ unlike a Tikhonov ridge it does not depend on how a term's size is spread over i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Problem:
     def of(target: Target, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Problem:
         return Problem(target, torch.tensor(target.tensor, dtype=dtype, device=device))
 
-    @property
+    @cached_property
     def norm_sq(self) -> Tensor:
         """||T||^2, a scalar tensor."""
         return (self.tensor**2).sum()
@@ -91,18 +91,23 @@ class Report:
     amplification: Tensor
 
 
-Monitor = Callable[[Report], None]
-"""Called every few iterations. It may raise to stop the solver (time limit, interrupt)."""
+class Monitor:
+    """Watches a solver. Either method may raise to stop it (time limit, interrupt). This one watches nothing."""
+
+    def tick(self) -> None:
+        """Called every iteration, so it must be cheap."""
+
+    def report(self, report: Report) -> None:
+        """Called every few iterations with the state of every restart."""
 
 
-def silent(report: Report) -> None:
-    """The monitor that watches nothing."""
+silent = Monitor()
 
 
 def report(problem: Problem, monitor: Monitor, iteration: int, factors: Factors) -> None:
     """Tell the monitor where the solver stands; costs one dense residual, so solvers do it rarely."""
     if monitor is not silent:
-        monitor(Report(iteration, factors, problem.error(factors), problem.amplification(factors)))
+        monitor.report(Report(iteration, factors, problem.error(factors), problem.amplification(factors)))
 
 
 def balance(factors: Factors) -> Factors:
@@ -127,3 +132,8 @@ def take(factors: Factors, index: Tensor) -> Factors:
     """The chosen restarts of the batch."""
     U, V, W = (factor[index] for factor in factors)
     return U, V, W
+
+
+def unknowns(factors: Factors) -> int:
+    """r(a + b + c), the coefficients of one restart."""
+    return sum(factor[0].numel() for factor in factors)

@@ -77,6 +77,7 @@ def _descend(
     U, V, W = (factor.detach().clone().requires_grad_() for factor in start)
     optimizer = torch.optim.Adam([U, V, W], lr=rate)
     for step in range(iterations):
+        monitor.tick()
         if step % every == 0:
             report(problem, monitor, step, (U.detach(), V.detach(), W.detach()))
         optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / iterations))
