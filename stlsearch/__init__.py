@@ -5,3 +5,5 @@ The noun is `stlsearch.algorithm.BilinearAlgorithm`. The verbs: construct (`stls
 evaluate (`stlsearch.evaluate`), compare (`stlsearch.compare`). Nothing is imported here, so that what needs no
 torch does not load it.
 """
+
+__version__ = "0.1.0"

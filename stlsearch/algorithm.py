@@ -79,7 +79,8 @@ class BilinearAlgorithm:
         if not all(np.isfinite(factor).all() for factor in (U, V, W)):
             raise InputError("the factors hold NaN or infinite values")
         if balance:
-            U, V, W = _normal_form(U, V, W)
+            with np.errstate(over="ignore", invalid="ignore"):
+                U, V, W = _normal_form(U, V, W)
             if not all(np.isfinite(factor).all() for factor in (U, V, W)):
                 raise InputError("the factors are too large or too small to be balanced: |u| |v| |w| of a term overflows")
         for factor in (U, V, W):

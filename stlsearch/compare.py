@@ -51,6 +51,14 @@ class Outcome:
     refused: str = ""
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The outcomes in the order asked for; those finished before Ctrl-C when `interrupted`."""
+
+    outcomes: list[Outcome]
+    interrupted: bool = False
+
+
 def compare(
     target: Target,
     rank: int,
@@ -65,7 +73,7 @@ def compare(
     goal: Goal | None = None,
     lookup: Callable[[str], BilinearAlgorithm] | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> list[Outcome]:
+) -> Comparison:
     """Run every strategy from `seeds` starts with one solver and one budget.
 
     Nothing is polished: what is compared is where the solver gets from each start. Building a start is not
@@ -74,6 +82,7 @@ def compare(
 
     Raises:
         InputError: an unknown or repeated strategy, or options that `stlsearch.fit.fit` refuses.
+        KeyboardInterrupt: interrupted before any strategy was finished.
     """
     goal = goal or Goal()
     target.check_rank(rank)
@@ -93,20 +102,24 @@ def compare(
         began = time.monotonic()
         try:
             start = start_from(name, problem, rank, seeds, torch.Generator().manual_seed(seed), goal, lookup, watch)
+            started = time.monotonic()
+            watch.started = True
+            factors = chosen.solve(
+                problem,
+                start.factors,
+                penalty=goal.working_penalty,
+                iterations=iterations or chosen.iterations,
+                monitor=watch,
+                every=chosen.every,
+                **options,
+            )
         except NotApplicable as error:
             outcomes.append(Outcome(name, refused=str(error)))
             continue
-        started = time.monotonic()
-        watch.started = True
-        factors = chosen.solve(
-            problem,
-            start.factors,
-            penalty=goal.working_penalty,
-            iterations=iterations or chosen.iterations,
-            monitor=watch,
-            every=chosen.every,
-            **options,
-        )
+        except KeyboardInterrupt:
+            if not outcomes:
+                raise
+            return Comparison(_tested(outcomes), interrupted=True)
         outcomes.append(
             Outcome(
                 name,
@@ -118,7 +131,7 @@ def compare(
                 time.monotonic() - started,
             )
         )
-    return _tested(outcomes)
+    return Comparison(_tested(outcomes))
 
 
 @dataclass

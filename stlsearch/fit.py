@@ -21,7 +21,7 @@ from stlsearch.devices import available_memory
 from stlsearch.errors import InputError
 from stlsearch.inits import Request, Start, find_init
 from stlsearch.inits.request import NotApplicable
-from stlsearch.recorder import Progress, Recorder, Sample, TimeUp
+from stlsearch.recorder import Best, Progress, Recorder, Sample, TimeUp
 from stlsearch.registry.store import open_registry, shipped_exact
 from stlsearch.solvers import find_solver
 from stlsearch.solvers.polish import Goal, descend, polish
@@ -101,7 +101,7 @@ def fit(
         progress: called as the fit advances. KeyboardInterrupt returns the best so far, marked "interrupted".
 
     Raises:
-        InputError: a rank, solver, init, restart count, dtype or goal that is not valid.
+        InputError: a rank, solver, init, restart count, dtype or goal that is not valid, or a batch beyond the memory.
         KeyboardInterrupt: interrupted before any basis was found.
     """
     goal = goal or Goal()
@@ -161,14 +161,14 @@ def fit(
     best = recorder.best
     if known is not None and (best is None or goal.score(known.error, known.amplification) <= best.score):
         return FitResult(known, "exact", tuple(recorder.history), time.monotonic() - recorder.began)
-    if best is None:
-        raise InputError(f"the time limit of {time_limit:g} s was too short to find any basis")
+    if best is None:  # the time was up before any strategy had its starts
+        best = _truncated_definition(problem, rank)
     provenance = {
         "method": "fit",
         "solver": solver,
         "init": best.strategy,
         "requested_init": init,
-        **origins[best.strategy],
+        **origins.get(best.strategy, {}),
         "seed": seed,
         "restarts": restarts,
         "iterations": iterations,
@@ -176,6 +176,7 @@ def fit(
         "device": torch.device(device).type,
         "threads": torch.get_num_threads(),
         "goal": {"optimize_for": goal.optimize_for} if goal.optimize_for else {"max_amplification": goal.max_amplification},
+        "penalty": goal.working_penalty,
         "status": status,
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
@@ -189,6 +190,13 @@ def _best_known(target: Target, rank: int, goal: Goal) -> BilinearAlgorithm | No
     candidates = [known_exact(target), standard_terms(target)]
     affordable = [algorithm for algorithm in candidates if algorithm.rank <= rank]
     return min(affordable, key=lambda algorithm: goal.score(algorithm.error, algorithm.amplification), default=None)
+
+
+def _truncated_definition(problem: Problem, rank: int) -> Best:
+    """The first r products of the definition: e = 1 - r/nmp for a matrix product."""
+    definition = standard_terms(problem.target)
+    U, V, W = (torch.tensor(factor[:rank]) for factor in (definition.U, definition.V, definition.W))
+    return Best((U, V, W), float("inf"), float("inf"), float("inf"), "definition")
 
 
 def check_memory(problem: Problem, rank: int, restarts: int) -> None:

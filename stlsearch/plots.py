@@ -43,7 +43,10 @@ def draw_comparison(outcomes: Sequence[Outcome], title: str, path: Path) -> None
         curves = outcome.curves
         (line,) = axes.plot(outcome.iterations, np.median(curves, axis=1), label=outcome.init)
         axes.fill_between(outcome.iterations, curves.min(axis=1), curves.max(axis=1), color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="iterations", ylabel="relative squared error e", title=title, ylim=(0, 1))
+    # Starts may lie far outside: the picture shows where the strategies are after their first tenth.
+    shown = [outcome.curves[len(outcome.curves) // 10 :] for outcome in outcomes if not outcome.refused]
+    low, high = min(curves.min() for curves in shown), max(np.median(curves, axis=1).max() for curves in shown)
+    axes.set(xlabel="iterations", ylabel="relative squared error e", title=title, ylim=(0.95 * low, min(1.0, 1.05 * high)))
     axes.grid(alpha=0.3)
     axes.legend()
     _write(figure, path)

@@ -115,8 +115,8 @@ class Target:
         Raises:
             InputError: below 1 or above the trivial rank (nmp for a matrix product).
         """
-        if not 1 <= rank <= self.trivial_rank:
-            raise InputError(f"rank {rank} is not valid for {self.slug}: give 1 to {self.trivial_rank}")
+        if not isinstance(rank, int) or not 1 <= rank <= self.trivial_rank:
+            raise InputError(f"rank {rank} is not valid for {self.slug}: give an integer from 1 to {self.trivial_rank}")
         return rank
 
     def describe(self) -> dict[str, object]:

@@ -183,6 +183,7 @@ def test_compare_json_and_a_strategy_that_does_not_apply(run):
         (["--tile", "2", "--rank", "5", "--optimize-for", "int8"], "valid: "),
         (["--tile", "2", "--rank", "5", "--optimize-for", "bfloat16", "--max-amplification", "5"], "not both"),
         (["--tile", "2", "--rank", "5", "--max-amplification", "0"], "above 0"),
+        (["--tile", "2", "--rank", "5", "--penalty", "2"], "between 0 and 1"),
         (["--tile", "2", "--rank", "5", "--time-limit", "-1"], "above 0"),
         (["--tile", "2", "--rank", "5", "--threads", "0"], "threads must be"),
         (["--tile", "2", "--rank", "5", "--restarts", "0"], "restarts must be"),

@@ -185,7 +185,7 @@ def test_import_adds_all_or_nothing(run: Session, tmp_path: Path) -> None:
     assert noisy(seed=9).name not in run("list")
     run("import", good)
     assert noisy(seed=9).name in run("list")
-    assert "cannot be read" in run("import", tmp_path / "absent.json", code=2)
+    assert "no such file" in run("import", tmp_path / "absent.json", code=2)
 
 
 def test_rm(run: Session) -> None:

@@ -1,6 +1,7 @@
 """The fit verb: what it finds, that it repeats itself, and how it stops."""
 
 import itertools
+import time
 
 import pytest
 
@@ -107,20 +108,20 @@ def test_interrupt_keeps_the_best_so_far():
 
 
 @pytest.mark.parametrize("init", ["strassen", "kron"])
-def test_a_result_cut_short_still_names_its_parents_or_there_is_none(init):
+def test_a_result_cut_short_still_names_where_it_comes_from(init):
     for limit in (0.02, 0.5, 2.0):
-        try:
-            result = fit(Target.matmul(4, 4, 4), 30, init=init, restarts=4, time_limit=limit)
-        except InputError as error:
-            assert "too short" in str(error)
-        else:
-            assert result.status == "time limit"
+        result = fit(Target.matmul(4, 4, 4), 30, init=init, restarts=4, time_limit=limit)
+        assert result.status == "time limit"
+        if result.algorithm.provenance["init"] == init:
             assert result.algorithm.provenance["parents" if init == "strassen" else "rank_pairs"]
 
 
 def test_the_time_limit_holds_inside_a_strategy():
-    with pytest.raises(InputError, match="too short"):
-        fit(Target.matmul(6, 6, 6), 120, init="kron", restarts=2, time_limit=0.2)
+    began = time.monotonic()
+    result = fit(Target.matmul(6, 6, 6), 120, init="kron", restarts=2, time_limit=0.2)
+    assert time.monotonic() - began < 30  # without the limit it takes minutes
+    assert result.status == "time limit"
+    assert result.error == pytest.approx(1 - 120 / 216)  # nothing yet: the first products of the definition
 
 
 def test_a_tile_too_large_for_lm_is_polished_by_als():
@@ -163,7 +164,7 @@ def test_bad_arguments_are_refused_with_what_is_valid(options, message):
 
 
 def test_compare_gives_every_strategy_the_same_budget_and_tests_it():
-    outcomes = compare(Target.matmul(4, 4, 4), 24, ["random", "strassen", "kron"], seeds=6, iterations=60)
+    outcomes = compare(Target.matmul(4, 4, 4), 24, ["random", "strassen", "kron"], seeds=6, iterations=60).outcomes
     assert [outcome.init for outcome in outcomes] == ["random", "strassen", "kron"]
     for outcome in outcomes:
         assert outcome.errors.shape == outcome.amplifications.shape == (6,)
@@ -179,7 +180,7 @@ def test_compare_gives_every_strategy_the_same_budget_and_tests_it():
 
 
 def test_compare_reports_a_strategy_that_does_not_apply():
-    outcomes = compare(Target.matmul(3, 3, 3), 10, ["random", "kron"], seeds=2, iterations=5)
+    outcomes = compare(Target.matmul(3, 3, 3), 10, ["random", "kron"], seeds=2, iterations=5).outcomes
     assert outcomes[0].refused == ""
     assert "product of two" in outcomes[1].refused
     with pytest.raises(InputError, match="named twice"):

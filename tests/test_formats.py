@@ -117,6 +117,7 @@ def test_unknown_formats_list_the_valid_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="json, npz, safetensors, python, latex"):
         exporter("pickle")
     for name in ("x.pkl", "x.py", "x"):
+        (tmp_path / name).touch()
         with pytest.raises(InputError, match=r"valid: json, npz, safetensors$"):
             read_file(tmp_path / name)
     with pytest.raises(InputError, match="cannot be read"):

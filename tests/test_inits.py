@@ -76,7 +76,7 @@ def test_tiles_split_as_evenly_as_they_can(shape, parts):
 
 @pytest.mark.parametrize("shape", [(3, 3, 3), (2, 2, 2), (1, 4, 1)])
 def test_kron_refuses_a_tile_that_is_no_product(shape):
-    with pytest.raises(NotApplicable, match="product of two smaller ones"):
+    with pytest.raises(NotApplicable, match="product of two smaller tiles"):
         split_shape(shape)
 
 

@@ -7,11 +7,13 @@ compute nothing start without loading torch.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
+import stlsearch
 from stlsearch.errors import InputError, RegistryError
 
 COMMANDS = {
@@ -53,7 +55,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="stlsearch", message="stlsearch %(version)s")
+@click.version_option(stlsearch.__version__, message="stlsearch %(version)s")
 def cli() -> None:
     """Search, tune and deploy bilinear algorithms: exact and approximate fast matrix multiplication."""
 
@@ -62,13 +64,17 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 2 for bad input (one line on stderr), 130 for Ctrl-C."""
     try:
         result = cli.main(args=args, prog_name="stlsearch", standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk is one line, and not at exit
         return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         return _fail(error.format_message())
     except (InputError, RegistryError) as error:
         return _fail(str(error))
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        click.echo("interrupted: nothing was saved", err=True)
         return 130
     except (MemoryError, RuntimeError) as error:
         # PyTorch has no class of its own for a CPU that is out of memory, and its CUDA one is a RuntimeError.
@@ -78,6 +84,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader went away (stlsearch list | head): no traceback, no second error at exit
         sys.stderr.close()
         return 1
+    except OSError as error:  # standard output is full; files have errors of their own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"cannot write the output: {error.strerror or error}")
 
 
 def _fail(message: str) -> int:

@@ -8,7 +8,16 @@ import click
 import numpy as np
 
 from stlsearch.commands.fit_ import make_goal
-from stlsearch.commands.options import CountType, PositiveType, emit_json, json_option, rank_option, registry_option, tile_option
+from stlsearch.commands.options import (
+    INTERRUPTED,
+    CountType,
+    PositiveType,
+    emit_json,
+    json_option,
+    rank_option,
+    registry_option,
+    tile_option,
+)
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import table
 from stlsearch.compare import Outcome, compare
@@ -56,8 +65,8 @@ def command(
     plot: Path | None,
     registry: Registry,
     as_json: bool,
-) -> None:
-    """Compare initialisation strategies: same solver, same budget for each, nothing polished.
+) -> int:
+    """Compare initialisation strategies: same solver and iterations for each, nothing polished; building the starts is timed apart.
 
     \b
     stlsearch compare --tile 4 --rank 24 --seeds 8 --plot compare.png
@@ -73,7 +82,7 @@ def command(
         check_picture(plot)
     line = ProgressLine()
     try:
-        outcomes = compare(
+        result = compare(
             tile,
             rank,
             [name.strip() for name in init.split(",")],
@@ -89,13 +98,19 @@ def command(
         )
     finally:
         line.close()
+    outcomes = result.outcomes
     if as_json:
         documents = [_document(each, tile) for each in outcomes]
-        emit_json({"tile": list(tile.shape or ()), "rank": rank, "solver": solver, "outcomes": documents})
+        emit_json(
+            {"tile": list(tile.shape or ()), "rank": rank, "solver": solver, "interrupted": result.interrupted, "outcomes": documents}
+        )
     else:
         _print(outcomes, tile)
     if plot is not None:
         draw_comparison(outcomes, f"{tile.slug}, rank {rank}, {solver}", plot)
+    if result.interrupted:
+        click.echo("interrupted: only the strategies above were finished", err=True)
+    return INTERRUPTED if result.interrupted else 0
 
 
 def _print(outcomes: list[Outcome], tile: Target) -> None:

@@ -24,7 +24,7 @@ from stlsearch.commands.options import (
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import summary, table
 from stlsearch.devices import resolve_device, set_threads
-from stlsearch.errors import InputError
+from stlsearch.errors import InputError, RegistryError
 from stlsearch.fit import FitResult, fit
 from stlsearch.inits import INITS
 from stlsearch.registry.atomic import check_destination, write_atomic
@@ -52,8 +52,11 @@ from stlsearch.targets import Target
 @click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
 @click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
 @click.option("--time-limit", type=PositiveType(), help="Seconds, after which the best so far is kept (and marked as not reproducible).")
-@click.option("--optimize-for", help="Least e + g u^2 when values are stored as float32, bfloat16, float16 or e4m3.")
+@click.option("--optimize-for", help="Least e + g u^2 when values are stored as float32, bfloat16, float16, e4m3 or float64.")
 @click.option("--max-amplification", type=PositiveType(), help="Least e with amplification g at most this.  [default: 1000]")
+@click.option(
+    "--penalty", type=PositiveType(), help="Multiplier of g in the search, before the polish: larger keeps g small, smaller lets e fall."
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the basis to this JSON file.")
 @registry_option()
 @json_option()
@@ -71,6 +74,7 @@ def command(
     time_limit: float | None,
     optimize_for: str | None,
     max_amplification: float | None,
+    penalty: float | None,
     out: Path | None,
     registry: Registry,
     as_json: bool,
@@ -86,7 +90,7 @@ def command(
     code 130. Ranks at which an exact algorithm is known return it.
     """
     tile.check_rank(rank)
-    goal = make_goal(optimize_for, max_amplification)
+    goal = make_goal(optimize_for, max_amplification, penalty)
     set_threads(threads)
     chosen = resolve_device(device)
     registry.check_writable()
@@ -116,22 +120,28 @@ def command(
         algorithm = algorithm.with_provenance(command=command_line(device=chosen.type, threads=torch.get_num_threads()))
     with uninterrupted():  # a second Ctrl-C must not lose what the first one kept
         best = registry.best(tile, algorithm.rank, max_amplification=None if optimize_for else goal.max_amplification)
-        registry.add(algorithm)
-        entry = registry.get(algorithm.name)
+        failure, entry = None, Entry(algorithm, Path("-"), "not saved")
+        try:
+            registry.add(algorithm)
+            entry = registry.get(algorithm.name)
+        except RegistryError as error:  # a full disk: what was computed is shown all the same
+            failure = error
         if as_json:
             emit_json(_document(entry, result, rank, best))
         else:
             click.echo(table(_rows(entry, result, rank, goal, best)))
         if out is not None:
             write_atomic(out, dumps(algorithm).encode())
+        if failure is not None:
+            raise failure
     return INTERRUPTED if result.status == "interrupted" else 0
 
 
-def make_goal(optimize_for: str | None, max_amplification: float | None) -> Goal:
-    """The goal of the two options that exclude each other."""
+def make_goal(optimize_for: str | None, max_amplification: float | None, penalty: float | None = None) -> Goal:
+    """The goal of the options, of which the first two exclude each other."""
     if optimize_for is not None and max_amplification is not None:
         raise InputError("give --optimize-for or --max-amplification, not both: the first already weighs e against g")
-    return Goal(max_amplification or Goal().max_amplification, optimize_for)
+    return Goal(max_amplification or Goal().max_amplification, optimize_for, penalty)
 
 
 def _document(entry: Entry, result: FitResult, rank: int, best: Entry | None) -> dict[str, object]:

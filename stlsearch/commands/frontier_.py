@@ -77,7 +77,10 @@ def _random_errors(tile: Target, ranks: list[int], starts: int) -> dict[int, flo
     line = ProgressLine()
     try:
         device = resolve_device("auto")
-        return {rank: float(compare(tile, rank, ["random"], seeds=starts, device=device, progress=line)[0].errors.min()) for rank in ranks}
+        return {
+            rank: float(compare(tile, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
+            for rank in ranks
+        }
     finally:
         line.close()
 

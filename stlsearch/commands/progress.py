@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
@@ -28,10 +29,12 @@ class ProgressLine:
         if now - self.last < wait and progress.stage == self.stage:
             return
         self.last, self.stage = now, progress.stage
-        text = f"[{progress.seconds:6.1f} s] {progress.stage}: {progress.restarts} restarts, iteration {progress.iteration}"
+        starts = f"{progress.restarts} restart{'s' if progress.restarts > 1 else ''}"
+        text = f"[{progress.seconds:6.1f} s] {progress.stage}: {starts}, iteration {progress.iteration}"
         if progress.error < float("inf"):
             text += f", best e {progress.error:.5f} at g {progress.amplification:.3g}"
         if self.terminal:
+            text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be rewritten
             click.echo("\r" + text.ljust(self.width), nl=False, err=True)
             self.width = len(text)
         else:

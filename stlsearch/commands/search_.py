@@ -49,6 +49,9 @@ def command(tile: Target, target_rank: int, seed: int, max_flips: int, registry:
     with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
         found = flip_search(tile, target_rank, seed, max_flips, watch)
         watch.close()
+        if found.rank == tile.trivial_rank and found.rank > target_rank:
+            click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
+            return INTERRUPTED if watch.interrupted else 1
         algorithm = simplify(found).with_provenance(**{**found.provenance, "command": command_line()})
         registry.add(algorithm)
         entry = registry.get(algorithm.name)

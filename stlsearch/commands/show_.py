@@ -8,7 +8,7 @@ import math
 import click
 
 from stlsearch.commands.options import emit_json, json_option, registry_option
-from stlsearch.commands.summary import summary, table
+from stlsearch.commands.summary import printable, summary, table
 from stlsearch.registry.codec import encode
 from stlsearch.registry.formulas import formula_lines
 from stlsearch.registry.store import Entry, Registry
@@ -64,13 +64,8 @@ def _header(entry: Entry) -> list[tuple[str, str]]:
     ]
     provenance: dict = encode(algorithm)["provenance"]  # type: ignore[assignment]
     rows += [("provenance", f"{key}: {_shown(value)}") for key, value in provenance.items()]
-    return [(f"  {key}", _printable(value)) for key, value in rows]
+    return [(f"  {key}", printable(value)) for key, value in rows]
 
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _printable(text: str) -> str:
-    """Control characters escaped: a file from elsewhere must not drive the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -45,4 +45,9 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 def report_broken(broken: Sequence[Broken]) -> None:
     """Name every skipped file and why, one line each on stderr."""
     for file in broken:
-        click.echo(f"skipped {file.path}: {file.reason}", err=True)
+        click.echo(printable(f"skipped {file.path}: {file.reason}"), err=True)
+
+
+def printable(text: str) -> str:
+    """Control characters escaped: a file from elsewhere must not drive the terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

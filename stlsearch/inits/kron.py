@@ -71,9 +71,8 @@ def split_shape(shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], tupl
     left = tuple(max(d for d in range(1, extent + 1) if extent % d == 0 and d * d <= extent) for extent in shape)
     right = tuple(extent // d for extent, d in zip(shape, left, strict=True))
     if sum(extent > 1 for extent in left) < 2 or sum(extent > 1 for extent in right) < 2:
-        raise NotApplicable(
-            f"init kron needs a tile that is a product of two smaller ones (such as 4x4x4), not {'x'.join(map(str, shape))}"
-        )
+        tile = "x".join(map(str, shape))
+        raise NotApplicable(f"init kron needs a product of two smaller tiles, two extents above 1 in each (as 4x4x4 is), not {tile}")
     return (left[0], left[1], left[2]), (right[0], right[1], right[2])
 
 

@@ -284,4 +284,11 @@ def _matches(name: str, stem: str) -> bool:
 
 def _order(entry: Entry) -> tuple:
     algorithm = entry.algorithm
-    return algorithm.target.kind, algorithm.target.dims, algorithm.rank, algorithm.error, algorithm.amplification, algorithm.name
+    return (
+        algorithm.target.kind,
+        algorithm.target.shape or algorithm.target.dims,
+        algorithm.rank,
+        algorithm.error,
+        algorithm.amplification,
+        algorithm.name,
+    )

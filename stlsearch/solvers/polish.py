@@ -26,16 +26,20 @@ class Goal:
     Attributes:
         max_amplification: the bound on g; ignored when a dtype is given.
         optimize_for: a key of `stlsearch.algorithm.UNIT_ROUNDOFF`, or None.
+        search_penalty: the multiplier to search at, by default one that suits the rest.
     """
 
     max_amplification: float = 1000.0
     optimize_for: str | None = None
+    search_penalty: float | None = None
 
     def __post_init__(self) -> None:
         if self.optimize_for is not None and self.optimize_for not in UNIT_ROUNDOFF:
             raise InputError(f"unknown dtype {self.optimize_for!r} to optimise for; valid: {', '.join(UNIT_ROUNDOFF)}")
         if not self.max_amplification > 0:
             raise InputError(f"the amplification bound must be positive, not {self.max_amplification}")
+        if self.search_penalty is not None and not 0 < self.search_penalty < 1:
+            raise InputError(f"the penalty to search at must lie between 0 and 1, not {self.search_penalty}")
 
     @property
     def roundoff_penalty(self) -> float | None:
@@ -44,7 +48,9 @@ class Goal:
 
     @property
     def working_penalty(self) -> float:
-        """The multiplier to search at, before the polish: about where the goal's optimum lies."""
+        """The multiplier to search at, before the polish: about where the goal's optimum lies, or the one asked for."""
+        if self.search_penalty is not None:
+            return self.search_penalty
         aim = 0.05 / self.max_amplification if self.roundoff_penalty is None else self.roundoff_penalty
         return min(max(aim, 3e-5), 3e-3)
 

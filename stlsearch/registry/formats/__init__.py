@@ -58,6 +58,8 @@ def read_file(path: Path, name: str | None = None) -> BilinearAlgorithm:
     Raises:
         InputError: an unreadable file, an unknown format, or content that is not what the format says.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     name = name or format_of(path)
     if name not in IMPORTERS:
         found = f"the format {name!r:.40}" if name else f"the extension {path.suffix!r:.40}"
