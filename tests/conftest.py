@@ -6,3 +6,9 @@ import torch
 def _one_thread():
     """The tensors of the tests are small: threads would only wait for each other, most of all on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    """No test reads or writes the registry of whoever runs it."""
+    monkeypatch.setenv("STLSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
