@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import interruptible
 
 from stlsearch.commands import main
 from stlsearch.registry.codec import loads
@@ -110,7 +110,7 @@ def test_ctrl_c_saves_the_best_so_far_and_exits_130(tmp_path):
         "--iterations",
         "10000000",
     ]
-    with subprocess.Popen([*command, "--registry", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with interruptible([*command, "--registry", str(tmp_path)]) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first progress line: the solver is running
         time.sleep(0.2)

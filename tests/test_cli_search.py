@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import interruptible
 
 from stlsearch.commands import main
 from stlsearch.registry.codec import loads
@@ -53,7 +53,7 @@ def test_search_bad_input_is_one_line_and_code_2(run, option, value):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_keeps_the_lowest_rank_and_exits_130(tmp_path):
     command = [sys.executable, str(CHECKOUT / "cli.py"), "search", "--tile", "3", "--target-rank", "5", "--max-flips", "900000000"]
-    with subprocess.Popen([*command, "--registry", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with interruptible([*command, "--registry", str(tmp_path)]) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first progress line
         process.send_signal(signal.SIGINT)
