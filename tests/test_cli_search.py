@@ -81,3 +81,50 @@ def test_frontier_lists_the_best_of_each_rank_beside_random_starts(run, tmp_path
     rows = run("frontier", "--tile", "2")[1].splitlines()
     assert rows[0].split()[:2] == ["rank", "FLOP"]
     assert len(rows) == 4
+
+
+def test_frontier_search_fills_every_rank_resumes_and_only_ever_improves(run, tmp_path):
+    search = ["frontier", "--tile", "2", "--ranks", "3-6", "--json"]
+    code, out, err = run(*search, "--steps", "4")
+    assert code == 0
+    first = {row["rank"]: row["rel_sq_error"] for row in json.loads(out)["front"]}
+    assert sorted(first) == [3, 4, 5, 6, 7]
+    assert err.count(", registered") == 4
+    assert first[6] == pytest.approx(0.125, abs=1e-3)
+    assert first[3] > first[4] > first[5] > first[6] > first[7] == 0
+    (state,) = (tmp_path / "registry").glob(".frontier-2x2x2-0.state")
+    done = json.loads(state.read_text())["steps"]
+    assert done >= 4  # a strategy that does not apply counts as a step too
+    second = {row["rank"]: row["rel_sq_error"] for row in json.loads(run(*search, "--steps", "3")[1])["front"]}
+    assert json.loads(state.read_text())["steps"] >= done + 3
+    assert all(second[rank] <= first[rank] for rank in first)
+
+
+def test_frontier_search_records_commands_that_reproduce_its_bases(run, tmp_path):
+    assert run("frontier", "--tile", "2x2x3", "--ranks", "8-9", "--steps", "2")[0] == 0
+    for path in (tmp_path / "registry").glob("2x2x3_*.json"):
+        stored = loads(path.read_text())
+        replayed = run(*stored.provenance["command"].split()[1:], "--json")[1]
+        assert json.loads(replayed)["algorithm"]["id"] == stored.id
+
+
+def test_frontier_search_survives_a_damaged_state_file(run, tmp_path):
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / ".frontier-2x2x2-0.state").write_text('{"steps": "many"')
+    assert run("frontier", "--tile", "2", "--ranks", "6", "--steps", "1")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--ranks", "5"],
+        ["--ranks", "9", "--steps", "1"],
+        ["--ranks", "6-3", "--steps", "1"],
+        ["--ranks", "a", "--steps", "1"],
+        ["--steps", "0"],
+    ],
+)
+def test_frontier_bad_input_is_one_line_and_code_2(run, options):
+    code, out, err = run("frontier", "--tile", "2", *options)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1

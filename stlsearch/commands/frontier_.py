@@ -1,18 +1,22 @@
-"""`stlsearch frontier`: the best registered basis at every rank of a tile, as a table and a picture."""
+"""`stlsearch frontier`: the best registered basis at every rank of a tile, searched for, as a table and a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import torch
 
-from stlsearch.commands.options import CountType, PositiveType, emit_json, json_option, registry_option, tile_option
+from stlsearch.commands.options import INTERRUPTED, CountType, PositiveType, RanksType, emit_json, json_option, registry_option, tile_option
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import report_broken, summary, table
 from stlsearch.compare import compare
-from stlsearch.devices import resolve_device
+from stlsearch.devices import resolve_device, set_threads
+from stlsearch.errors import InputError
+from stlsearch.frontier import Step, improve_front
 from stlsearch.plots import Point, check_picture, draw_frontier
 from stlsearch.registry.store import Entry, Registry
+from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
 
 MAX_AMPLIFICATION = 1000.0
@@ -20,6 +24,12 @@ MAX_AMPLIFICATION = 1000.0
 
 @click.command("frontier")
 @tile_option()
+@click.option("--ranks", type=RanksType(), help="Ranks to search, such as 24, 16-32 or 16,24,30-32; by default those registered.")
+@click.option("--time-limit", type=PositiveType(), help="Search for better bases for this many seconds, improving on the registry.")
+@click.option("--steps", type=CountType("steps"), help="Search for this many fits instead.")
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the search; the same seed resumes it.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
 @click.option(
     "--max-amplification", type=PositiveType(), default=MAX_AMPLIFICATION, show_default=True, help="Largest amplification g shown."
 )
@@ -35,15 +45,38 @@ MAX_AMPLIFICATION = 1000.0
 @registry_option()
 @json_option()
 def command(
-    tile: Target, max_amplification: float, random_starts: int | None, plot: Path | None, registry: Registry, as_json: bool
-) -> None:
+    tile: Target,
+    ranks: list[int] | None,
+    time_limit: float | None,
+    steps: int | None,
+    seed: int,
+    device: str,
+    threads: int | None,
+    max_amplification: float,
+    random_starts: int | None,
+    plot: Path | None,
+    registry: Registry,
+    as_json: bool,
+) -> int:
     """Show the best registered basis at every rank of a tile, and draw the trade of error against FLOPs.
 
     \b
     stlsearch frontier --tile 4 --random 64 --plot frontier.png
+    stlsearch frontier --tile 4 --ranks 16-48 --time-limit 3600
+
+    With --time-limit or --steps it first searches: every rank in turn, each fit with a strategy that has improved something
+    before; better bases are registered as they are found. Ctrl-C ends the search and keeps them; the same seed resumes it.
     """
     if plot is not None:
         check_picture(plot)
+    set_threads(threads)
+    where = resolve_device(device)
+    interrupted = False
+    if time_limit is not None or steps is not None:
+        registry.check_writable()
+        interrupted = _search(tile, ranks, registry, max_amplification, seed, steps, time_limit, where.type)
+    elif ranks is not None:
+        raise InputError("--ranks are the ranks to search: give --time-limit or --steps too")
     found, broken = registry.find(tile, max_amplification=max_amplification)
     report_broken(broken)
     front: dict[int, Entry] = {}
@@ -51,7 +84,9 @@ def command(
         if entry.algorithm.is_real:
             front.setdefault(entry.algorithm.rank, entry)
     random = (
-        {} if random_starts is None else _random_errors(tile, [rank for rank in front if front[rank].algorithm.error > 0], random_starts)
+        {}
+        if random_starts is None
+        else _random_errors(tile, [rank for rank in front if front[rank].algorithm.error > 0], random_starts, where)
     )
     if plot is not None:
         fronts = {f"registered, g <= {max_amplification:g}": [Point(rank, entry.algorithm.error) for rank, entry in front.items()]}
@@ -60,8 +95,8 @@ def command(
         draw_frontier(tile, fronts, plot)
     if as_json:
         rows = [{**summary(entry), "random_rel_sq_error": random.get(rank)} for rank, entry in front.items()]
-        emit_json({"tile": list(tile.shape or ()), "max_amplification": max_amplification, "front": rows})
-        return
+        emit_json({"tile": list(tile.shape or ()), "max_amplification": max_amplification, "interrupted": interrupted, "front": rows})
+        return INTERRUPTED if interrupted else 0
     click.echo(
         table(
             [
@@ -71,12 +106,52 @@ def command(
             range(6),
         )
     )
+    return INTERRUPTED if interrupted else 0
 
 
-def _random_errors(tile: Target, ranks: list[int], starts: int) -> dict[int, float]:
+def _search(
+    tile: Target,
+    ranks: list[int] | None,
+    registry: Registry,
+    bound: float,
+    seed: int,
+    steps: int | None,
+    time_limit: float | None,
+    device: str,
+) -> bool:
+    """Run the search and report its steps on stderr; True when Ctrl-C ended it."""
+    line = ProgressLine()
+
+    def tell(step: Step) -> None:
+        line.close()
+        before = "none" if step.previous is None else f"{step.previous:.5f}"
+        found = f"rank {step.rank}, {step.strategy}: e {step.algorithm.error:.5f}, g {step.algorithm.amplification:.3g}"
+        click.echo(f"{found}, before {before}{', registered' if step.improved else ''}", err=True)
+
+    wanted = ranks or sorted({entry.algorithm.rank for entry in registry.find(tile)[0]})
+    try:
+        improve_front(
+            tile,
+            sorted(wanted, reverse=True),
+            registry,
+            goal=Goal(bound),
+            seed=seed,
+            steps=steps,
+            time_limit=time_limit,
+            device=device,
+            progress=line,
+            on_step=tell,
+        )
+    except KeyboardInterrupt:
+        return True
+    finally:
+        line.close()
+    return False
+
+
+def _random_errors(tile: Target, ranks: list[int], starts: int, device: torch.device) -> dict[int, float]:
     line = ProgressLine()
     try:
-        device = resolve_device("auto")
         return {
             rank: float(compare(tile, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
             for rank in ranks

@@ -48,6 +48,24 @@ class RankType(click.ParamType):
         return int(text)
 
 
+class RanksType(click.ParamType):
+    """Ranks such as ``24``, ``16-32`` or ``16,24,30-32``, as a list without repetition."""
+
+    name = "RANKS"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        ranks: list[int] = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*([0-9]{1,6})(?:-([0-9]{1,6}))?\s*", part)
+            low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+            if not 1 <= low <= high or high - low > 10_000:
+                self.fail(f"ranks are given like 24, 16-32 or 16,24,30-32, not {str(value)!r:.40}", param, ctx)
+            ranks += range(low, high + 1)
+        return list(dict.fromkeys(ranks))
+
+
 class CountType(click.ParamType):
     """A whole number of at least 1, of what `noun` names."""
 
