@@ -74,7 +74,10 @@ def draw_frontier(target: Target, fronts: Mapping[str, Sequence[Point]], path: P
     ranks = np.arange(max(1, int(min((p.rank for points in fronts.values() for p in points), default=1))), int(products) + 1)
     axes.plot(products / ranks, 1 - ranks / products, linestyle="--", color="gray", label=f"keep r of {products:g} products")
     axes.set(
-        xlabel=f"FLOP factor {products:g}/r (fewer multiplications)", ylabel="relative squared error e", title=f"bases of {target.slug}", ylim=(0, None)
+        xlabel=f"FLOP factor {products:g}/r (fewer multiplications)",
+        ylabel="relative squared error e",
+        title=f"bases of {target.slug}",
+        ylim=(0, None),
     )
     axes.grid(alpha=0.3)
     axes.legend()
