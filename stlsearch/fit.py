@@ -160,7 +160,8 @@ def fit(
             raise
     best = recorder.best
     if known is not None and (best is None or goal.score(known.error, known.amplification) <= best.score):
-        return FitResult(known, "exact", tuple(recorder.history), time.monotonic() - recorder.began)
+        status = "exact" if status == "finished" else status
+        return FitResult(known, status, tuple(recorder.history), time.monotonic() - recorder.began)
     if best is None:  # the time was up before any strategy had its starts
         best = _truncated_definition(problem, rank)
     provenance = {

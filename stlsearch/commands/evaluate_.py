@@ -95,7 +95,8 @@ def _errors(found: Evaluation) -> str:
         (error.dtype, f"{error.predicted:.4g}", f"{error.measured:.4g}", f"{math.sqrt(error.measured):.4g}", f"{error.dense:.4g}")
         for error in found.errors
     ]
-    return table([header, *rows], right=(1, 2, 3, 4))
+    note = "predicted: of stored values alone; float32 and float64 accumulate in their own precision, which adds to small errors"
+    return f"{table([header, *rows], right=(1, 2, 3, 4))}\n{note}"
 
 
 def _costs(found: Evaluation) -> str:

@@ -171,9 +171,9 @@ def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | 
         rows.append(("total error", f"{algorithm.total_error(goal.optimize_for):.6g} (e + g u^2 in {goal.optimize_for})"))
     elif algorithm.amplification > goal.max_amplification:
         rows.append(("warning", f"no basis with g <= {goal.max_amplification:g} was found: this one comes closest"))
-    if result.status == "exact" and algorithm.rank < rank:
+    if algorithm.is_exact and algorithm.rank < rank:
         rows.append(("note", f"exact at rank {algorithm.rank}: rank {rank} is not needed"))
-    how = "a known exact algorithm" if result.status == "exact" else f"{algorithm.provenance['init']}, {algorithm.provenance['solver']}"
+    how = "a known exact algorithm" if algorithm.is_exact else f"{algorithm.provenance['init']}, {algorithm.provenance['solver']}"
     status = result.status if result.reproducible else f"{result.status}: cut short, not reproducible"
     beside = "none" if best is None else f"{best.algorithm.name}, e {best.algorithm.error:.6g}, g {best.algorithm.amplification:.4g}"
     rows += [
