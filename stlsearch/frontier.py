@@ -105,9 +105,10 @@ def improve_front(
 ) -> list[Step]:
     """Search for better bases at `ranks` until the budget ends; improvements are registered as they are found.
 
-    Ranks are visited in turn, those without any basis first. A search with the same seed goes on where the last
-    one ended (see `SearchState`). KeyboardInterrupt passes through between and inside fits: what was registered
-    stays, and a fit cut short is thrown away.
+    Ranks without any basis come first; then every rank in turn, with every other step for one whose error lies above
+    the chord of its neighbours, where there is most to gain. A search with the same seed goes on where the last one
+    ended (see `SearchState`). KeyboardInterrupt passes through between and inside fits: what was registered stays,
+    and a fit cut short is thrown away.
 
     Args:
         steps: fits to run, or None for no bound.
@@ -131,8 +132,7 @@ def improve_front(
         number = state.steps
         draw = random.Random(seed * 1_000_003 + number)
         best = _best_by_rank(target, registry, goal)
-        missing = [rank for rank in ranks if rank not in best]
-        rank = max(missing) if missing else ranks[number % len(ranks)]
+        rank = _next_rank(ranks, best, goal, number, draw)
         strategy, init = _choose(rank, best, state, draw)
         penalty = min(0.5, goal.working_penalty * draw.choice(PENALTY_FACTORS))
         try:
@@ -180,6 +180,20 @@ def _best_by_rank(target: Target, registry: Registry, goal: Goal) -> dict[int, B
         if held is None or goal.score(algorithm.error, algorithm.amplification) < goal.score(held.error, held.amplification):
             best[algorithm.rank] = algorithm
     return best
+
+
+def _next_rank(ranks: Sequence[int], best: dict[int, BilinearAlgorithm], goal: Goal, number: int, draw: random.Random) -> int:
+    """Ranks without a basis first, from the top; then in turn, every other time one that lies above its neighbours' chord."""
+    missing = [rank for rank in ranks if rank not in best]
+    if missing:
+        return max(missing)
+    if number % 2:
+        scores = {rank: goal.score(algorithm.error, algorithm.amplification) for rank, algorithm in best.items()}
+        inner = [rank for rank in ranks if rank - 1 in scores and rank + 1 in scores]
+        excess = [max(0.0, scores[rank] - (scores[rank - 1] + scores[rank + 1]) / 2) for rank in inner]
+        if any(excess):
+            return draw.choices(inner, excess)[0]
+    return ranks[number // 2 % len(ranks)]
 
 
 def _choose(rank: int, best: dict[int, BilinearAlgorithm], state: SearchState, draw: random.Random) -> tuple[str, str]:
