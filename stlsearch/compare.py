@@ -119,7 +119,7 @@ def compare(
         except KeyboardInterrupt:
             if not outcomes:
                 raise
-            return Comparison(_tested(outcomes), interrupted=True)
+            return Comparison(_tested(outcomes, inits), interrupted=True)
         outcomes.append(
             Outcome(
                 name,
@@ -131,7 +131,7 @@ def compare(
                 time.monotonic() - started,
             )
         )
-    return Comparison(_tested(outcomes))
+    return Comparison(_tested(outcomes, inits))
 
 
 @dataclass
@@ -155,16 +155,20 @@ class _Watch(Monitor):
             self.progress(Progress(self.init, report.iteration, len(report.error), *measures, time.monotonic() - self.began))
 
 
-def _tested(outcomes: list[Outcome]) -> list[Outcome]:
-    """The same outcomes with each structured strategy's p-value against the random baseline, Holm-corrected."""
+def _tested(outcomes: list[Outcome], inits: Sequence[str]) -> list[Outcome]:
+    """The same outcomes with each structured strategy's p-value against the random baseline, Holm-corrected.
+
+    The correction is for all strategies that were asked for, also when Ctrl-C left some undone.
+    """
     baseline = next((outcome for outcome in outcomes if outcome.init in BASELINES and not outcome.refused), None)
     tested = [outcome for outcome in outcomes if outcome.init not in BASELINES and not outcome.refused]
     if baseline is None or len(baseline.errors) < 2 or not tested:
         return outcomes
     raw = {outcome.init: float(mannwhitneyu(outcome.errors, baseline.errors, alternative="less").pvalue) for outcome in tested}
+    family = sum(name not in BASELINES for name in inits) - sum(bool(outcome.refused) for outcome in outcomes)
     corrected: dict[str, float] = {}
     largest = 0.0
     for place, name in enumerate(sorted(raw, key=raw.__getitem__)):
-        largest = max(largest, min(1.0, raw[name] * (len(raw) - place)))
+        largest = max(largest, min(1.0, raw[name] * (family - place)))
         corrected[name] = largest
     return [replace(outcome, p_value=corrected.get(outcome.init)) for outcome in outcomes]

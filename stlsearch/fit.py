@@ -30,6 +30,7 @@ from stlsearch.targets import Target
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 RANKING_STEPS = 10
+WORTH_INEXACTNESS = 0.999  # an exact algorithm is given up only for a gain that shows
 # What wins somewhere: fourier and subtiles were behind these at every tile and rank tried.
 AUTO_STRATEGIES = ("kron", "strassen", "polynomial", "random")
 
@@ -159,7 +160,7 @@ def fit(
         if recorder.best is None and known is None:
             raise
     best = recorder.best
-    if known is not None and (best is None or goal.score(known.error, known.amplification) <= best.score):
+    if known is not None and (best is None or goal.score(known.error, known.amplification) * WORTH_INEXACTNESS <= best.score):
         status = "exact" if status == "finished" else status
         return FitResult(known, status, tuple(recorder.history), time.monotonic() - recorder.began)
     if best is None:  # the time was up before any strategy had its starts

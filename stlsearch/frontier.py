@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.fit import fit
@@ -57,7 +59,8 @@ class Step:
 class SearchState:
     """How often each strategy was tried and improved something, kept in a file so that a search can be resumed.
 
-    Losing the file loses no result: the bases are in the registry, and the search starts again from them.
+    Losing the file loses no result: the bases are in the registry, and the search starts again from them. Two
+    searches may share a registry; give them different seeds, or they do the same fits.
     """
 
     path: Path
@@ -156,12 +159,13 @@ def improve_front(
             raise KeyboardInterrupt
         if not result.reproducible:
             break
-        previous = best.get(rank)
+        previous = _best_by_rank(target, registry, goal).get(rank)  # another search may have found one meanwhile
         before = None if previous is None else goal.score(previous.error, previous.amplification)
         score = goal.score(result.error, result.amplification)
         improved = before is None or score < before * (1 - LEAST_GAIN)
         if improved:
-            registry.add(result.algorithm.with_provenance(command=_command(target, rank, init, penalty, seed + number, goal)))
+            command = _command(target, rank, init, penalty, seed + number, goal, device)
+            registry.add(result.algorithm.with_provenance(command=command))
         state.record(strategy, improved)
         taken.append(Step(rank, strategy, seed + number, result.algorithm, before, improved))
         if on_step is not None:
@@ -184,7 +188,10 @@ def _best_by_rank(target: Target, registry: Registry, goal: Goal) -> dict[int, B
 
 def _next_rank(ranks: Sequence[int], best: dict[int, BilinearAlgorithm], goal: Goal, number: int, draw: random.Random) -> int:
     """Ranks without a basis first, from the top; then in turn, every other time one that lies above its neighbours' chord."""
+    ranks = [rank for rank in ranks if rank not in best or best[rank].error > 0]  # exact ones cannot be improved
     missing = [rank for rank in ranks if rank not in best]
+    if not ranks:
+        raise InputError("every rank asked for has an exact algorithm already: there is nothing to improve")
     if missing:
         return max(missing)
     if number % 2:
@@ -207,9 +214,9 @@ def _choose(rank: int, best: dict[int, BilinearAlgorithm], state: SearchState, d
     return strategy, strategy
 
 
-def _command(target: Target, rank: int, init: str, penalty: float, seed: int, goal: Goal) -> str:
+def _command(target: Target, rank: int, init: str, penalty: float, seed: int, goal: Goal, device: str) -> str:
     aim = f"--optimize-for {goal.optimize_for}" if goal.optimize_for else f"--max-amplification {goal.max_amplification}"
     return (
         f"stlsearch fit --tile {target.slug} --rank {rank} --init {init} --restarts {RESTARTS} --iterations {ITERATIONS} "
-        f"--seed {seed} --penalty {penalty} {aim}"
+        f"--seed {seed} --device {device} --threads {torch.get_num_threads()} --penalty {penalty} {aim}"
     )

@@ -33,8 +33,11 @@ def draw_comparison(outcomes: Sequence[Outcome], title: str, path: Path) -> None
     """Error against iterations: one band per strategy from its best to its worst seed, its median as a line.
 
     Raises:
+        InputError: no strategy has a curve.
         RegistryError: the file cannot be written.
     """
+    if all(outcome.refused for outcome in outcomes):
+        raise InputError("there is nothing to draw: none of the strategies applies")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for outcome in outcomes:
@@ -46,7 +49,12 @@ def draw_comparison(outcomes: Sequence[Outcome], title: str, path: Path) -> None
     # Starts may lie far outside: the picture shows where the strategies are after their first tenth.
     shown = [outcome.curves[len(outcome.curves) // 10 :] for outcome in outcomes if not outcome.refused]
     low, high = min(curves.min() for curves in shown), max(np.median(curves, axis=1).max() for curves in shown)
-    axes.set(xlabel="iterations", ylabel="relative squared error e", title=title, ylim=(0.95 * low, min(1.0, 1.05 * high)))
+    axes.set(
+        xlabel="iterations",
+        ylabel="relative squared error e",
+        title=title,
+        ylim=(0.95 * low, 1.05 * high if low > 0.9 else min(1.0, 1.05 * high)),
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     _write(figure, path)

@@ -152,6 +152,14 @@ def test_compare_prints_a_table_a_verdict_and_a_picture(run, tmp_path):
     assert "kron" in err
 
 
+def test_compare_with_nothing_to_draw_says_so(run, tmp_path):
+    code, out, err = run("compare", "--tile", "3", "--rank", "12", "--init", "kron", "--plot", str(tmp_path / "x.png"))
+    assert code == 2
+    assert "product of two" in out
+    assert "nothing to draw" in err
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_compare_json_and_a_strategy_that_does_not_apply(run):
     code, out, _ = run("compare", "--tile", "3", "--rank", "12", "--init", "random,kron", "--seeds", "3", "--iterations", "5", "--json")
     assert code == 0

@@ -104,6 +104,7 @@ def test_frontier_search_records_commands_that_reproduce_its_bases(run, tmp_path
     assert run("frontier", "--tile", "2x2x3", "--ranks", "8-9", "--steps", "2")[0] == 0
     for path in (tmp_path / "registry").glob("2x2x3_*.json"):
         stored = loads(path.read_text())
+        assert {"--device", "--threads", "--seed", "--penalty"} <= set(stored.provenance["command"].split())
         replayed = run(*stored.provenance["command"].split()[1:], "--json")[1]
         assert json.loads(replayed)["algorithm"]["id"] == stored.id
 
@@ -117,6 +118,7 @@ def test_frontier_search_survives_a_damaged_state_file(run, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
+        ["--ranks", "7", "--steps", "1"],
         ["--ranks", "5"],
         ["--ranks", "9", "--steps", "1"],
         ["--ranks", "6-3", "--steps", "1"],

@@ -109,11 +109,14 @@ def test_interrupt_keeps_the_best_so_far():
 
 @pytest.mark.parametrize("init", ["strassen", "kron"])
 def test_a_result_cut_short_still_names_where_it_comes_from(init):
-    for limit in (0.02, 0.5, 2.0):
-        result = fit(Target.matmul(4, 4, 4), 30, init=init, restarts=4, time_limit=limit)
+    seen = set()
+    for limit in (0.02, 0.5, 2.0, 6.0):
+        result = fit(Target.matmul(4, 4, 4), 30, init=init, restarts=4, iterations=10**6, time_limit=limit)
         assert result.status == "time limit"
+        seen.add(result.algorithm.provenance["init"])
         if result.algorithm.provenance["init"] == init:
             assert result.algorithm.provenance["parents" if init == "strassen" else "rank_pairs"]
+    assert init in seen
 
 
 def test_the_time_limit_holds_inside_a_strategy():
@@ -177,6 +180,15 @@ def test_compare_gives_every_strategy_the_same_budget_and_tests_it():
         assert outcome.errors.max() < baseline.errors.min()
         assert outcome.p_value < 0.05
         assert len(set(outcome.errors.tolist())) == 6  # seeds are different starts, none counted twice
+
+
+def test_an_exact_algorithm_is_not_given_up_for_nothing_nor_an_interrupt_hidden():
+    target = Target.matmul(2, 2, 2)
+    kept = fit(target, 8, restarts=4, iterations=50, goal=Goal(optimize_for="bfloat16"))
+    assert (kept.status, kept.algorithm.ring) == ("exact", "Z")
+    cut = fit(target, 7, goal=Goal(optimize_for="float32"), time_limit=1e-6)
+    assert (cut.status, cut.algorithm.ring) == ("time limit", "Z")
+    assert not cut.reproducible
 
 
 def test_compare_reports_a_strategy_that_does_not_apply():

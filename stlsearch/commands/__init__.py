@@ -64,7 +64,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 2 for bad input (one line on stderr), 130 for Ctrl-C."""
     try:
         result = cli.main(args=args, prog_name="stlsearch", standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk is one line, and not at exit
+        if sys.stdout is not None:  # None when it was closed (>&-)
+            sys.stdout.flush()  # here, where a full disk is one line, and not at exit
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -85,7 +86,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # standard output is full; files have errors of their own
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail(f"cannot write the output: {error.strerror or error}")
 
 

@@ -43,7 +43,13 @@ SIGNIFICANT = 0.05
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
-@click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
+@click.option(
+    "--threads",
+    type=CountType("threads"),
+    default=1,
+    show_default=True,
+    help="CPU threads. Matrices this small gain little from more, and lose much on a busy machine.",
+)
 @click.option("--optimize-for", help="Weigh e against g for values stored as float32, bfloat16, float16 or e4m3.")
 @click.option("--max-amplification", type=PositiveType(), help="Search for amplification g at most about this.  [default: 1000]")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw error against iterations to this .png, .svg or .pdf.")
@@ -59,7 +65,7 @@ def command(
     seed: int,
     device: str,
     dtype: str,
-    threads: int | None,
+    threads: int,
     optimize_for: str | None,
     max_amplification: float | None,
     plot: Path | None,

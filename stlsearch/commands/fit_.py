@@ -50,7 +50,13 @@ from stlsearch.targets import Target
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
-@click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
+@click.option(
+    "--threads",
+    type=CountType("threads"),
+    default=1,
+    show_default=True,
+    help="CPU threads. Matrices this small gain little from more, and lose much on a busy machine.",
+)
 @click.option("--time-limit", type=PositiveType(), help="Seconds, after which the best so far is kept (and marked as not reproducible).")
 @click.option("--optimize-for", help="Least e + g u^2 when values are stored as float32, bfloat16, float16, e4m3 or float64.")
 @click.option("--max-amplification", type=PositiveType(), help="Least e with amplification g at most this.  [default: 1000]")
@@ -70,7 +76,7 @@ def command(
     seed: int,
     device: str,
     dtype: str,
-    threads: int | None,
+    threads: int,
     time_limit: float | None,
     optimize_for: str | None,
     max_amplification: float | None,

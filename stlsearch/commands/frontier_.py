@@ -29,7 +29,13 @@ MAX_AMPLIFICATION = 1000.0
 @click.option("--steps", type=CountType("steps"), help="Search for this many fits instead.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the search; the same seed resumes it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", type=CountType("threads"), help="CPU threads; by default PyTorch's own choice.")
+@click.option(
+    "--threads",
+    type=CountType("threads"),
+    default=1,
+    show_default=True,
+    help="CPU threads. Matrices this small gain little from more, and lose much on a busy machine.",
+)
 @click.option(
     "--max-amplification", type=PositiveType(), default=MAX_AMPLIFICATION, show_default=True, help="Largest amplification g shown."
 )
@@ -51,7 +57,7 @@ def command(
     steps: int | None,
     seed: int,
     device: str,
-    threads: int | None,
+    threads: int,
     max_amplification: float,
     random_starts: int | None,
     plot: Path | None,
@@ -83,29 +89,27 @@ def command(
     for entry in found:  # sorted by rank, then by e
         if entry.algorithm.is_real:
             front.setdefault(entry.algorithm.rank, entry)
-    random = (
-        {}
-        if random_starts is None
-        else _random_errors(tile, [rank for rank in front if front[rank].algorithm.error > 0], random_starts, where)
-    )
+    random: dict[int, float] = {}
+    if random_starts is not None and not interrupted:
+        interrupted = _random_errors(tile, [rank for rank in front if front[rank].algorithm.error > 0], random_starts, where, random)
+    if as_json:
+        rows = [{**summary(entry), "random_rel_sq_error": random.get(rank)} for rank, entry in front.items()]
+        emit_json({"tile": list(tile.shape or ()), "max_amplification": max_amplification, "interrupted": interrupted, "front": rows})
+    else:
+        click.echo(
+            table(
+                [
+                    ("rank", "FLOP factor", "rel_sq_error", "missing", "g", "random", "name"),
+                    *(_row(tile, entry, random) for entry in front.values()),
+                ],
+                range(6),
+            )
+        )
     if plot is not None:
         fronts = {f"registered, g <= {max_amplification:g}": [Point(rank, entry.algorithm.error) for rank, entry in front.items()]}
         if random:
             fronts[f"best of {random_starts} random starts"] = [Point(rank, error) for rank, error in random.items()]
         draw_frontier(tile, fronts, plot)
-    if as_json:
-        rows = [{**summary(entry), "random_rel_sq_error": random.get(rank)} for rank, entry in front.items()]
-        emit_json({"tile": list(tile.shape or ()), "max_amplification": max_amplification, "interrupted": interrupted, "front": rows})
-        return INTERRUPTED if interrupted else 0
-    click.echo(
-        table(
-            [
-                ("rank", "FLOP factor", "rel_sq_error", "missing", "g", "random", "name"),
-                *(_row(tile, entry, random) for entry in front.values()),
-            ],
-            range(6),
-        )
-    )
     return INTERRUPTED if interrupted else 0
 
 
@@ -129,6 +133,8 @@ def _search(
         click.echo(f"{found}, before {before}{', registered' if step.improved else ''}", err=True)
 
     wanted = ranks or sorted({entry.algorithm.rank for entry in registry.find(tile)[0]})
+    if not wanted:
+        raise InputError(f"no basis of {tile.slug} is registered yet: give --ranks")
     try:
         improve_front(
             tile,
@@ -149,15 +155,17 @@ def _search(
     return False
 
 
-def _random_errors(tile: Target, ranks: list[int], starts: int, device: torch.device) -> dict[int, float]:
+def _random_errors(tile: Target, ranks: list[int], starts: int, device: torch.device, errors: dict[int, float]) -> bool:
+    """Fill `errors` with the best of some random starts, rank by rank; True when Ctrl-C ended it."""
     line = ProgressLine()
     try:
-        return {
-            rank: float(compare(tile, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
-            for rank in ranks
-        }
+        for rank in ranks:
+            errors[rank] = float(compare(tile, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
+    except KeyboardInterrupt:
+        return True
     finally:
         line.close()
+    return False
 
 
 def _row(tile: Target, entry: Entry, random: dict[int, float]) -> tuple[str, ...]:
