@@ -12,10 +12,14 @@ from stlsearch.commands.options import (
     INTERRUPTED,
     CountType,
     PositiveType,
+    device_option,
+    dtype_option,
     emit_json,
     json_option,
     rank_option,
     registry_option,
+    seed_option,
+    threads_option,
     tile_option,
 )
 from stlsearch.commands.progress import ProgressLine
@@ -40,16 +44,10 @@ SIGNIFICANT = 0.05
 @click.option("--solver", default="als", show_default=True, help=f"One of {', '.join(SOLVERS)}.")
 @click.option("--seeds", type=CountType("seeds"), default=8, show_default=True, help="Starts per strategy, fitted as one batch.")
 @click.option("--iterations", type=CountType("iterations"), help="Iterations of the solver; by default chosen by solver.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
-@click.option(
-    "--threads",
-    type=CountType("threads"),
-    default=1,
-    show_default=True,
-    help="CPU threads. Matrices this small gain little from more, and lose much on a busy machine.",
-)
+@seed_option()
+@device_option()
+@dtype_option()
+@threads_option()
 @click.option("--optimize-for", help="Weigh e against g for values stored as float32, bfloat16, float16 or e4m3.")
 @click.option("--max-amplification", type=PositiveType(), help="Search for amplification g at most about this.  [default: 1000]")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw error against iterations to this .png, .svg or .pdf.")

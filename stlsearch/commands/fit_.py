@@ -14,10 +14,14 @@ from stlsearch.commands.options import (
     CountType,
     PositiveType,
     command_line,
+    device_option,
+    dtype_option,
     emit_json,
     json_option,
     rank_option,
     registry_option,
+    seed_option,
+    threads_option,
     tile_option,
     uninterrupted,
 )
@@ -47,16 +51,10 @@ from stlsearch.targets import Target
 )
 @click.option("--restarts", type=CountType("restarts"), help="Starts fitted as one batch; by default chosen by solver and rank.")
 @click.option("--iterations", type=CountType("iterations"), help="Iterations of the solver; by default chosen by solver.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of every random choice.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
-@click.option(
-    "--threads",
-    type=CountType("threads"),
-    default=1,
-    show_default=True,
-    help="CPU threads. Matrices this small gain little from more, and lose much on a busy machine.",
-)
+@seed_option()
+@device_option()
+@dtype_option()
+@threads_option()
 @click.option("--time-limit", type=PositiveType(), help="Seconds, after which the best so far is kept (and marked as not reproducible).")
 @click.option("--optimize-for", help="Least e + g u^2 when values are stored as float32, bfloat16, float16, e4m3 or float64.")
 @click.option("--max-amplification", type=PositiveType(), help="Least e with amplification g at most this.  [default: 1000]")

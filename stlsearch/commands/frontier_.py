@@ -7,7 +7,19 @@ from pathlib import Path
 import click
 import torch
 
-from stlsearch.commands.options import INTERRUPTED, CountType, PositiveType, RanksType, emit_json, json_option, registry_option, tile_option
+from stlsearch.commands.options import (
+    INTERRUPTED,
+    CountType,
+    PositiveType,
+    RanksType,
+    device_option,
+    emit_json,
+    json_option,
+    registry_option,
+    seed_option,
+    threads_option,
+    tile_option,
+)
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import report_broken, summary, table
 from stlsearch.compare import compare
@@ -27,15 +39,9 @@ MAX_AMPLIFICATION = 1000.0
 @click.option("--ranks", type=RanksType(), help="Ranks to search, such as 24, 16-32 or 16,24,30-32; by default those registered.")
 @click.option("--time-limit", type=PositiveType(), help="Search for better bases for this many seconds, improving on the registry.")
 @click.option("--steps", type=CountType("steps"), help="Search for this many fits instead.")
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the search; the same seed resumes it.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--threads",
-    type=CountType("threads"),
-    default=1,
-    show_default=True,
-    help="CPU threads. Matrices this small gain little from more, and lose much on a busy machine.",
-)
+@seed_option("Of the search; the same seed resumes it.")
+@device_option()
+@threads_option()
 @click.option(
     "--max-amplification", type=PositiveType(), default=MAX_AMPLIFICATION, show_default=True, help="Largest amplification g shown."
 )

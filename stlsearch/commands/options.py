@@ -111,6 +111,27 @@ def amplification_option() -> Decorator:
     return click.option("--max-amplification", type=PositiveType(), help="Largest amplification g: how much rounding is amplified.")
 
 
+def seed_option(help_text: str = "Seed of every random choice.") -> Decorator:
+    """``--seed 3``, passed as `seed`, 0 by default."""
+    return click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help=help_text)
+
+
+def device_option() -> Decorator:
+    """``--device auto|cpu|cuda``, passed as `device`, still a name: see `stlsearch.devices.resolve_device`."""
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+
+
+def dtype_option() -> Decorator:
+    """``--dtype float64|float32`` of a solver, passed as `dtype`."""
+    return click.option("--dtype", default="float64", show_default=True, help="Of the solver: float64 or float32.")
+
+
+def threads_option() -> Decorator:
+    """``--threads 2``, passed as `threads`, 1 by default."""
+    text = "CPU threads. Matrices this small gain little from more, and lose much on a busy machine."
+    return click.option("--threads", type=CountType("threads"), default=1, show_default=True, help=text)
+
+
 def registry_option() -> Decorator:
     """``--registry PATH``, passed as `registry`, an open `Registry` over the shipped algorithms."""
     return click.option(

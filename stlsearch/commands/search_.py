@@ -15,6 +15,7 @@ from stlsearch.commands.options import (
     emit_json,
     json_option,
     registry_option,
+    seed_option,
     tile_option,
     uninterrupted,
 )
@@ -30,7 +31,7 @@ PROGRESS_SECONDS = 1.0
 @click.command("search")
 @tile_option()
 @click.option("--target-rank", type=RankType(), required=True, help="Stop when an algorithm of this rank is found.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the walk.")
+@seed_option("Seed of the walk.")
 @click.option("--max-flips", type=CountType("flips"), default=20_000_000, show_default=True, help="Budget: pairs of terms tried.")
 @registry_option()
 @json_option()
