@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -95,7 +96,12 @@ def test_frontier_search_fills_every_rank_resumes_and_only_ever_improves(run, tm
     (state,) = (tmp_path / "registry").glob(".frontier-2x2x2-0.state")
     done = json.loads(state.read_text())["steps"]
     assert done >= 4  # a strategy that does not apply counts as a step too
-    second = {row["rank"]: row["rel_sq_error"] for row in json.loads(run(*search, "--steps", "3")[1])["front"]}
+    _, out, err = run(*search, "--steps", "3")
+    second = {row["rank"]: row["rel_sq_error"] for row in json.loads(out)["front"]}
+    steps = re.findall(r"^rank \d+, \w+: e (\S+), g \S+, before ([\d.]+)(, registered)?$", err, flags=re.MULTILINE)
+    assert len(steps) == 3
+    for found, before, registered in steps:  # registered when better by more than a ten-thousandth, and only then
+        assert float(found) <= float(before) if registered else float(found) >= float(before) * (1 - 2e-4)
     assert json.loads(state.read_text())["steps"] >= done + 3
     assert all(second[rank] <= first[rank] for rank in first)
 

@@ -51,7 +51,7 @@ def test_same_seed_same_result_another_seed_another():
     assert first.reproducible
 
 
-def test_auto_beats_random_at_the_same_tile_within_the_bound():
+def test_auto_reaches_the_best_rank_6_basis_within_the_bound_and_records_how():
     target = Target.matmul(2, 2, 2)
     result = fit(target, 6, restarts=8, iterations=200)
     assert result.error == pytest.approx(0.125, abs=1e-3)

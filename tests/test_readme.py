@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from stlsearch.commands import COMMANDS, cli, main
+from stlsearch.registry.store import open_registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,3 +67,14 @@ def test_version_is_the_package_s(capsys):
 
 def test_torch_of_the_constraints_is_the_tested_one():
     assert f"torch=={torch.__version__.split('+')[0]}" in (ROOT / "constraints.txt").read_text() or "dev" in torch.__version__
+
+
+def test_algorithms_named_in_the_documents_are_shipped_and_unambiguous():
+    named = {
+        name
+        for page in (README, (ROOT / "docs" / "inits.md").read_text(encoding="utf-8"))
+        for name in re.findall(r"\b\d+x\d+x\d+_r\d\w*", page)
+    }
+    assert len(named) >= 5
+    for name in named:
+        assert open_registry().get(name).layer == "shipped"
