@@ -160,21 +160,27 @@ def mismatch(target: Target, factors: Factors, ring: str) -> Mismatch:
         raise InputError(f"an algorithm over {ring} needs integer factors, these lie in {held}")
     if ring in EXACT_RINGS and EXACT_RINGS.index(held) > EXACT_RINGS.index(ring):
         raise InputError(f"the factors lie in {held}, outside the ring {ring} that is claimed")
+    if target.rational is None:
+        raise InputError(f"the entries of {target.slug} are no fractions of small denominators: nothing is exact for it")
+    wanted, below = target.rational
+    if prime is not None and below != 1:
+        raise InputError(f"{target.slug} has fractions in it, which algorithms over {ring} do not compute")
     scale = 1
     for factor in factors:
         scale *= factor.denominator
-    largest = scale * int(np.abs(target.tensor).max(initial=0))  # a Python integer: it may be far beyond int64
-    real, imaginary = _product_sum(factors, largest)
-    difference = real - target.tensor.astype(real.dtype) * scale
+    largest = scale * int(np.abs(wanted).max(initial=0))  # a Python integer: it may be far beyond int64
+    real, imaginary = _product_sum(factors, largest, below)
+    difference = real * below - wanted.astype(real.dtype) * scale
     if prime is not None:
         difference = difference % prime
     wrong = (difference != 0) if imaginary is None else (difference != 0) | (imaginary != 0)
     if not wrong.any():
         return Mismatch(0, ())
     places = np.argwhere(wrong)
+    expected = [Fraction(int(wanted[tuple(place)]), below) for place in places[:SHOWN_MISMATCHES]]
     examples = (
-        (int(i), int(j), int(k), f"got {_shown(real, imaginary, scale, (i, j, k), prime)}, expected {target.tensor[i, j, k]}")
-        for i, j, k in places[:SHOWN_MISMATCHES]
+        (int(i), int(j), int(k), f"got {_shown(real, imaginary, scale, (i, j, k), prime)}, expected {value}")
+        for (i, j, k), value in zip(places[:SHOWN_MISMATCHES], expected, strict=True)
     )
     return Mismatch(len(places), tuple(examples))
 
@@ -187,18 +193,18 @@ def valid_rings(target: Target, factors: Factors, ring: str) -> list[str]:
     """
     held = smallest_ring(factors)
     candidates = list(EXACT_RINGS[EXACT_RINGS.index(held) :])
-    if held == "Z":
+    if held == "Z" and target.rational is not None and target.rational[1] == 1:
         candidates = [*dict.fromkeys([*(name for name in (ring,) if modulus_of(name)), "Z2", "Z3"]), *candidates]
     return [name for name in candidates if mismatch(target, factors, name).count == 0]
 
 
-def _product_sum(factors: Factors, largest: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _product_sum(factors: Factors, largest: int, below: int) -> tuple[np.ndarray, np.ndarray | None]:
     """sum_r u (x) v (x) w of the numerators: real part and imaginary part (None when all are real).
 
-    The dtype holds every partial sum, `largest`, and their difference without rounding or overflow. Below 2^53
+    The dtype holds every partial sum times `below`, `largest`, and their difference without rounding or overflow. Below 2^53
     every partial sum is an integer that float64 holds exactly, and float products are by far the fastest.
     """
-    bound = float(factors[0].shape[0]) * 4.0
+    bound = float(factors[0].shape[0]) * 4.0 * below
     for factor in factors:
         bound *= max(1.0, float(np.abs(factor.real).max(initial=0)), float(np.abs(_or_zeros(factor.imaginary, factor.real)).max(initial=0)))
     bound += largest

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from stlsearch.errors import InputError
 
 MAX_MODE = 4096  # entries of one mode; a <64,64,64> product has 4096
 MAX_ENTRIES = 2**24  # of the dense tensor: beyond it nothing here is meant to work
+MAX_LISTED = 2**18  # non-zero entries of a tensor given by its entries, which are written out wherever it is stored
+MAX_DENOMINATOR = 2**20  # real entries with a power of two up to this below them are taken as exact fractions
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,15 @@ class Target:
 
     @staticmethod
     def explicit(tensor: np.ndarray) -> Target:
-        """Any integer tensor of shape (a, b, c), kept by its non-zero entries."""
-        entries = [[*map(int, index), int(tensor[tuple(index)])] for index in np.argwhere(tensor)]
+        """Any real tensor of shape (a, b, c), kept by its non-zero entries.
+
+        Raises:
+            InputError: NaN, infinite or too large entries, or more than `MAX_LISTED` that are not zero.
+        """
+        places = np.argwhere(tensor)
+        if len(places) > MAX_LISTED:
+            raise InputError(f"the tensor has {len(places)} non-zero entries; at most {MAX_LISTED} are supported")
+        entries = [[*map(int, index), tensor[tuple(index)].item()] for index in places]
         return Target.make("tensor", {"dims": list(tensor.shape), "entries": entries})
 
     def __getitem__(self, name: str) -> object:
@@ -87,16 +97,31 @@ class Target:
 
     @property
     def slug(self) -> str:
-        """A short name fit for file names: 4x4x4, polymul3x2, cyclic5, complex, tensor-1a2b3c4d."""
+        """A short name fit for file names: 4x4x4, polymul3x2, cyclic5, complex, aat2x3, tensor-1a2b3c4d."""
         return KINDS[self.kind].slug(dict(self.params))
 
     @cached_property
     def tensor(self) -> np.ndarray:
-        """The dense integer tensor, shape (a, b, c), read-only int64."""
-        tensor = np.zeros(self.dims, dtype=np.int64)
+        """The dense tensor, shape (a, b, c), read-only: int64 where every entry is an integer, else float64."""
+        tensor = np.zeros(self.dims)
         KINDS[self.kind].fill(tensor, dict(self.params))
+        if (tensor == np.rint(tensor)).all():
+            tensor = tensor.astype(np.int64)
         tensor.setflags(write=False)
         return tensor
+
+    @cached_property
+    def rational(self) -> tuple[np.ndarray, int] | None:
+        """The tensor as int64 numerators over one denominator, a power of two; None when its entries are no such fractions."""
+        if self.tensor.dtype == np.int64:
+            return self.tensor, 1
+        denominator = 2
+        while denominator <= MAX_DENOMINATOR:
+            scaled = self.tensor * denominator
+            if (scaled == np.rint(scaled)).all():
+                return scaled.astype(np.int64), denominator
+            denominator *= 2
+        return None
 
     @property
     def norm_sq(self) -> float:
@@ -126,12 +151,16 @@ class Target:
     def variable(self, mode: int, index: int) -> str:
         """The name of one input or output entry in formulas: a12, b21, c11 for matrices, a0, b3 for vectors."""
         letter = "abc"[mode]
-        if self.shape is None:
+        if self.kind in ("aat", "abt"):
+            n, m = (int(value) for _, value in self.params)  # type: ignore[call-overload]
+            row, column = (int(place) for place in np.transpose(np.triu_indices(n))[index]) if mode == 2 else divmod(index, m)
+            wide = max(n, m) > 9
+        elif self.shape is not None:
+            n, m, p = self.shape
+            row, column = divmod(index, (m, p, p)[mode])
+            wide = max(n, m, p) > 9
+        else:
             return f"{letter}{index}"
-        n, m, p = self.shape
-        columns = (m, p, p)[mode]
-        row, column = divmod(index, columns)
-        wide = max(n, m, p) > 9
         return f"{letter}{row + 1}_{column + 1}" if wide else f"{letter}{row + 1}{column + 1}"
 
 
@@ -162,7 +191,7 @@ class _Kind:
             return tuple(_positive(name, extent) for extent in _sequence(name, value, 3))
         if name == "entries":
             rows = (_sequence(name, row, 4) for row in _sequence(name, value))
-            return tuple(tuple(_integer(name, number) for number in row) for row in rows)
+            return tuple((*(_integer(name, number) for number in row[:3]), _number(name, row[3])) for row in rows)
         return _positive(name, value)
 
 
@@ -176,6 +205,15 @@ def _integer(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 2**31:
         raise InputError(f"target parameter {name!r} must be an integer, not {value!r:.60}")
     return value
+
+
+def _number(name: str, value: object) -> int | float:
+    """An integer, or a float that is none: every number in the one form that equal targets share."""
+    if not isinstance(value, float):
+        return _integer(name, value)
+    if not math.isfinite(value) or abs(value) > 2**31:
+        raise InputError(f"target parameter {name!r} must hold finite numbers up to 2^31, not {value!r:.60}")
+    return int(value) if value.is_integer() else value
 
 
 def _positive(name: str, value: object) -> int:
@@ -210,6 +248,17 @@ def _fill_complex(tensor: np.ndarray, params: dict) -> None:
     tensor[1, 1, 0] = -1
 
 
+def _fill_abt(tensor: np.ndarray, params: dict) -> None:
+    rows, columns = np.triu_indices(params["n"])
+    for k in range(params["m"]):
+        tensor[rows * params["m"] + k, columns * params["m"] + k, np.arange(len(rows))] = 1
+
+
+def _fill_aat(tensor: np.ndarray, params: dict) -> None:
+    _fill_abt(tensor, params)
+    tensor[:] = (tensor + tensor.transpose(1, 0, 2)) / 2
+
+
 def _fill_entries(tensor: np.ndarray, params: dict) -> None:
     for i, j, k, value in params["entries"]:
         if not (0 <= i < tensor.shape[0] and 0 <= j < tensor.shape[1] and 0 <= k < tensor.shape[2]):
@@ -242,5 +291,18 @@ KINDS: dict[str, _Kind] = {
         lambda q: f"cyclic{q['n']}",
     ),
     "complex": _Kind((), lambda q: (2, 2, 2), _fill_complex, lambda q: "complex"),
+    # Both give the upper triangle of A A^T, row by row, when B = A. Both take A and B of n x m.
+    "aat": _Kind(  # of (A B^T + B A^T)/2, symmetric in A and B: for numbers, which commute
+        ("n", "m"),
+        lambda q: (q["n"] * q["m"], q["n"] * q["m"], q["n"] * (q["n"] + 1) // 2),
+        _fill_aat,
+        lambda q: f"aat{q['n']}x{q['m']}",
+    ),
+    "abt": _Kind(  # of A B^T: for blocks too
+        ("n", "m"),
+        lambda q: (q["n"] * q["m"], q["n"] * q["m"], q["n"] * (q["n"] + 1) // 2),
+        _fill_abt,
+        lambda q: f"abt{q['n']}x{q['m']}",
+    ),
     "tensor": _Kind(("dims", "entries"), lambda q: q["dims"], _fill_entries, _entries_slug),
 }

@@ -14,6 +14,7 @@ import numpy as np
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.rational import inverse
 from stlsearch.errors import InputError
+from stlsearch.exact import ExactMatrix
 from stlsearch.targets import Target
 
 Point = int | Fraction | None  # None is the point at infinity
@@ -23,7 +24,8 @@ def standard_terms(target: Target) -> BilinearAlgorithm:
     """The algorithm read off the tensor of any target, of rank `target.trivial_rank`.
 
     T = sum over pairs (i, j) of e_i (x) e_j (x) T[i, j, :], one term per non-zero fibre; along whichever
-    mode leaves the fewest (the third on a tie). For <n,m,p> this is the standard algorithm of rank nmp.
+    mode leaves the fewest (the third on a tie). For <n,m,p> this is the standard algorithm of rank nmp. It is
+    exact, but for targets whose entries are no fractions: over R there, with no error beyond rounding.
     """
     support = target.tensor != 0
     counts = [int(support.any(axis=mode).sum()) for mode in range(3)]
@@ -33,9 +35,13 @@ def standard_terms(target: Target) -> BilinearAlgorithm:
     factors: list[np.ndarray] = [np.zeros((len(pairs), d), dtype=np.int64) for d in target.dims]
     for column, mode in enumerate(others):
         factors[mode][np.arange(len(pairs)), pairs[:, column]] = 1
-    factors[fibre] = np.moveaxis(target.tensor, fibre, 2)[pairs[:, 0], pairs[:, 1]]
     provenance = {"construction": "standard", "source": "definition of the target"}
-    return BilinearAlgorithm.from_exact(target, *factors, provenance=provenance)
+    values, denominator = target.rational or (target.tensor, 1)
+    factors[fibre] = np.moveaxis(values, fibre, 2)[pairs[:, 0], pairs[:, 1]]
+    if target.rational is None:
+        return BilinearAlgorithm.from_floats(target, *factors, provenance=provenance)
+    exact = [ExactMatrix.make(factor, denominator if mode == fibre else 1) for mode, factor in enumerate(factors)]
+    return BilinearAlgorithm.from_exact(target, *exact, provenance=provenance)
 
 
 def standard(n: int, m: int, p: int) -> BilinearAlgorithm:
@@ -149,6 +155,29 @@ def default_points(count: int) -> list[Point]:
         points += [size, -size] if size == 1 else [size, -size, Fraction(1, size), Fraction(-1, size)]
         size += 1
     return points[:count]
+
+
+def gram(n: int, m: int) -> BilinearAlgorithm:
+    """<aat n x m> with m n(n+1)/2 squares: a_ik a_jk = ((a_ik + a_jk)^2 - a_ik^2 - a_jk^2)/2 for every k and i < j.
+
+    As a bilinear map of A and B, symmetric in both, the same identity polarised. The bilinear definition, whose products
+    are a_ik b_jk, needs m n^2.
+    """
+    target = Target.make("aat", {"n": n, "m": m})
+    outputs = {(int(i), int(j)): place for place, (i, j) in enumerate(zip(*np.triu_indices(n), strict=True))}
+    encode = np.zeros((m * len(outputs), n * m), dtype=np.int64)
+    decode = np.zeros((m * len(outputs), len(outputs)), dtype=np.int64)  # over 2
+    for k in range(m):
+        for (i, j), place in outputs.items():
+            row = k * len(outputs) + place
+            encode[row, [i * m + k, j * m + k]] = 1
+            if i < j:
+                decode[row, place] += 1
+            else:
+                decode[row, [outputs[min(i, other), max(i, other)] for other in range(n) if other != i]] -= 1
+                decode[row, place] += 2
+    provenance = {"construction": f"gram({n},{m})", "source": "polarisation identity"}
+    return BilinearAlgorithm.from_exact(target, encode, encode, ExactMatrix.make(decode, 2), provenance=provenance)
 
 
 def _from_formulas(target: Target, products: Sequence[str], outputs: Sequence[str], name: str, source: str) -> BilinearAlgorithm:

@@ -37,6 +37,7 @@ FORMULAS: dict[str, tuple[int, Callable[..., BilinearAlgorithm]]] = {  # name: (
     "karatsuba": (0, classical.karatsuba),
     "toom": (2, classical.toom),
     "convolution": (1, convolution),
+    "gram": (2, classical.gram),
 }
 OPERATIONS: dict[str, str] = {  # name: kinds of its arguments, algorithm, integer or dimension
     "transpose": "a",
@@ -71,7 +72,7 @@ def construct(text: str, lookup: Lookup | None = None) -> BilinearAlgorithm:
     """
     tree = parse(text)
     parents: dict[str, BilinearAlgorithm] = {}
-    algorithm = _build(tree, lookup or (lambda name: None), parents)
+    algorithm = build(tree, lookup or (lambda name: None), parents)
     if not tree.arguments and tree.name in parents:
         return algorithm
     shown = " ".join(text.split())
@@ -188,7 +189,12 @@ def _signature(name: str, kinds: str) -> str:
     return f"({', '.join(words[kind] for kind in kinds)})" if kinds else "no arguments"
 
 
-def _build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) -> BilinearAlgorithm:
+def build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) -> BilinearAlgorithm:
+    """The algorithm of a parsed expression; registered algorithms in it are added to `parents` by id.
+
+    Raises:
+        InputError: as `construct`.
+    """
     where = f"at position {node.position}"
     if node.name in FORMULAS:
         sizes = [int(argument.name) for argument in node.arguments]
@@ -205,7 +211,7 @@ def _build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) ->
         parents[found.id] = found
         return found
     kinds = OPERATIONS[node.name]
-    parts = [_build(part, lookup, parents) for part, kind in zip(node.arguments, kinds, strict=True) if kind == "a"]
+    parts = [build(part, lookup, parents) for part, kind in zip(node.arguments, kinds, strict=True) if kind == "a"]
     rest = [argument.name for argument, kind in zip(node.arguments, kinds, strict=True) if kind != "a"]
     if node.name == "compose":
         entries = [x * y for x, y in zip(parts[0].target.dims, parts[1].target.dims, strict=True)]
@@ -222,6 +228,9 @@ def _formula_size(name: str, sizes: Sequence[int]) -> tuple[int, list[int]]:
     if name == "standard":
         n, m, p = sizes
         return n * m * p, [n * m, m * p, n * p]
+    if name == "gram":
+        n, m = sizes
+        return m * n * (n + 1) // 2, [n * m, n * m, n * (n + 1) // 2]
     total = 2 * sum(sizes)  # coefficients of polynomials, of which matrices over the rationals are inverted
     return total, [total, total, total]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from stlsearch.algorithm import BilinearAlgorithm
-from stlsearch.constructions.classical import gauss, laderman, standard, standard_terms, strassen, toom
+from stlsearch.constructions.classical import gauss, gram, laderman, standard, standard_terms, strassen, toom
 from stlsearch.constructions.convolution import convolution
 from stlsearch.constructions.transforms import compose, direct_sum, permute_to
 from stlsearch.errors import InputError
@@ -31,7 +31,8 @@ def best_exact(target: Target, pool: Iterable[BilinearAlgorithm] = ()) -> Biline
     Returns:
         At worst the standard algorithm. Matrix products: 7 for <2,2,2>, 23 for <3,3,3>, 49 for <4,4,4> by
         formula alone. Polynomials: Toom-Cook; cyclic convolution: Winograd; both the standard algorithm
-        where their coefficients grow too large. Complex product: Gauss.
+        where their coefficients grow too large. Complex product: Gauss. A A^T: squares. A target whose entries
+        are no fractions has no exact algorithm: its definition is over R.
     """
     usable = [algorithm for algorithm in pool if algorithm.is_exact and algorithm.is_real]
     if target.shape is not None:
@@ -56,6 +57,8 @@ def _by_formula(target: Target) -> list[BilinearAlgorithm]:
             return [toom(params["m"], params["n"])]
         if target.kind == "cyclic":
             return [convolution(params["n"])]
+        if target.kind == "aat":
+            return [gram(params["n"], params["m"])]
     except InputError:  # coefficients beyond 2^53
         pass
     return []

@@ -21,6 +21,7 @@ from stlsearch.targets import Target
 
 Matrix = ExactMatrix | np.ndarray
 Basis = Sequence[Sequence[int | Fraction]] | np.ndarray
+Shape = tuple[int, int, int]
 DIMENSIONS = ("n", "m", "p")
 _LAYOUT = ((0, 1), (1, 2), (0, 2))  # rows and columns of A, B and C among n, m, p
 
@@ -38,10 +39,7 @@ def compose(first: BilinearAlgorithm, second: BilinearAlgorithm) -> BilinearAlgo
     target = Target.matmul(*(a * b for a, b in zip(outer, inner, strict=True)))
     factors = []
     for mode, (x, y) in enumerate(zip(*_common_factors(first, second), strict=True)):
-        (rows1, columns1), (rows2, columns2) = ([shape[d] for d in _LAYOUT[mode]] for shape in (outer, inner))
-        # kron orders columns (i1, j1, i2, j2), row-major blocks are (i1, i2, j1, j2)
-        order = np.arange(rows1 * columns1 * rows2 * columns2).reshape(rows1, columns1, rows2, columns2)
-        factors.append(_columns(_kron(x, y), order.transpose(0, 2, 1, 3).ravel()))
+        factors.append(_columns(_kron(x, y), block_columns(mode, outer, inner)))
     return _result(target, factors, [first, second], "compose")
 
 
@@ -63,13 +61,26 @@ def direct_sum(first: BilinearAlgorithm, second: BilinearAlgorithm, dimension: s
     total = [size + (shapes[1][d] if d == along else 0) for d, size in enumerate(shapes[0])]
     factors = []
     for mode, (x, y) in enumerate(zip(*_common_factors(first, second), strict=True)):
-        cells = np.arange(total[_LAYOUT[mode][0]] * total[_LAYOUT[mode][1]]).reshape([total[d] for d in _LAYOUT[mode]])
-        blocks = []
-        for shape, last in ((shapes[0], False), (shapes[1], True)):
-            cut = tuple(slice(total[d] - shape[d], None) if last else slice(shape[d]) for d in _LAYOUT[mode])
-            blocks.append(np.eye(cells.size, dtype=np.int64)[cells[cut].ravel()])
-        factors.append(_stack(_times(x, blocks[0]), _times(y, blocks[1])))
+        cells = direct_sum_cells(mode, shapes[0], shapes[1], along)
+        unit = np.eye(total[_LAYOUT[mode][0]] * total[_LAYOUT[mode][1]], dtype=np.int64)
+        factors.append(_stack(_times(x, unit[cells[0]]), _times(y, unit[cells[1]])))
     return _result(Target.matmul(*total), factors, [first, second], "direct_sum", dimension=dimension)
+
+
+def block_columns(mode: int, outer: Shape, inner: Shape) -> np.ndarray:
+    """The column order that turns a Kronecker product's (i1, j1, i2, j2) into the row-major (i1, i2, j1, j2) of blocks."""
+    (rows1, columns1), (rows2, columns2) = ([shape[d] for d in _LAYOUT[mode]] for shape in (outer, inner))
+    order = np.arange(rows1 * columns1 * rows2 * columns2).reshape(rows1, columns1, rows2, columns2)
+    return order.transpose(0, 2, 1, 3).ravel()
+
+
+def direct_sum_cells(mode: int, first: Shape, second: Shape, along: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the entries of the two parts of a direct sum lie in the whole matrix A, B or C, as row-major places."""
+    total = [size + (second[d] if d == along else 0) for d, size in enumerate(first)]
+    cells = np.arange(total[_LAYOUT[mode][0]] * total[_LAYOUT[mode][1]]).reshape([total[d] for d in _LAYOUT[mode]])
+    low = tuple(slice(first[d]) for d in _LAYOUT[mode])
+    high = tuple(slice(total[d] - second[d], None) for d in _LAYOUT[mode])
+    return cells[low].ravel(), cells[high].ravel()
 
 
 def cyclic(algorithm: BilinearAlgorithm) -> BilinearAlgorithm:

@@ -18,6 +18,7 @@ from stlsearch import exact
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.exact import ExactMatrix, Factors
+from stlsearch.metric import Metric
 from stlsearch.registry import text as json_text
 from stlsearch.targets import Target
 
@@ -27,6 +28,7 @@ MIGRATIONS: dict[int, Callable[[dict], dict]] = {}
 """From each older version to the next one: a document in, a document out."""
 
 KEYS = ("format", "version", "id", "target", "dims", "rank", "ring", "factors", "metric", "provenance")
+LEAST_NORM_SQ = 1e-200  # of a target: errors are relative to it
 MAX_DEPTH = 32  # of provenance and layout
 
 # Checking an algorithm costs r*a*b*c multiplications and holds r*b*c numbers: a small hostile file must not ask for hours
@@ -55,8 +57,8 @@ def encode(algorithm: BilinearAlgorithm) -> dict[str, object]:
         "rank": algorithm.rank,
         "ring": algorithm.ring,
         "factors": factors,
-        "metric": None if algorithm.metric is None else _plain("metric", algorithm.metric),
-        "provenance": _plain("provenance", algorithm.provenance),
+        "metric": None if algorithm.metric is None else plain_json("metric", algorithm.metric.describe()),
+        "provenance": plain_json("provenance", algorithm.provenance),
     }
 
 
@@ -66,12 +68,12 @@ def decode(document: object) -> BilinearAlgorithm:
     Raises:
         InputError: one line that names the first fault and what is valid there.
     """
-    fields = _fields("the document", _migrate(document), KEYS)
-    target_fields = _fields("target", fields["target"], ("kind", "params"))
+    fields = check_fields("the document", _migrate(document), KEYS)
+    target_fields = check_fields("target", fields["target"], ("kind", "params"))
     target = Target.make(target_fields["kind"], target_fields["params"])  # type: ignore[arg-type]
     if target.kind == "tensor" and target != Target.explicit(target.tensor):
         raise InputError("target.params.entries must be the non-zero entries, each once, sorted by index")
-    if not target.tensor.any():
+    if target.norm_sq < LEAST_NORM_SQ:
         raise InputError("the target tensor is zero")
     if fields["dims"] != list(target.dims) or not all(type(extent) is int for extent in fields["dims"]):
         raise InputError(f"dims must be {list(target.dims)} for {target.slug}, not {fields['dims']!r:.60}")
@@ -79,22 +81,22 @@ def decode(document: object) -> BilinearAlgorithm:
     if type(rank) is not int or not 1 <= rank <= target.trivial_rank:
         raise InputError(f"rank must be an integer from 1 to {target.trivial_rank} for {target.slug}, not {rank!r:.40}")
     ring = exact.check_ring(fields["ring"])
-    provenance = _plain("provenance", fields["provenance"])
+    provenance = plain_json("provenance", fields["provenance"])
     if not isinstance(provenance, dict):
-        raise InputError(f"provenance must be an object, not {_kind(fields['provenance'])}")
+        raise InputError(f"provenance must be an object, not {kind_of(fields['provenance'])}")
     metric = _metric(fields["metric"], target)
 
-    factors = _fields("factors", fields["factors"], ("U", "V", "W"))
+    factors = check_fields("factors", fields["factors"], ("U", "V", "W"))
     if ring in ("R", "C"):
         U, V, W = (_float_factor(name, factors[name], ring, rank, extent) for name, extent in zip("UVW", target.dims, strict=True))
-        _check_effort(target, rank)
+        check_effort(target, rank)
         algorithm = BilinearAlgorithm.from_floats(target, U, V, W, provenance=provenance, balance=False)
         with np.errstate(all="ignore"):
             if not np.isfinite([algorithm.error, algorithm.amplification]).all():
                 raise InputError("the coefficients are so large that the error overflows")
     else:
         E, F, G = (_exact_factor(name, factors[name], ring, rank, extent) for name, extent in zip("UVW", target.dims, strict=True))
-        _check_effort(target, rank, (E, F, G))
+        check_effort(target, rank, (E, F, G))
         algorithm = BilinearAlgorithm.from_exact(target, E, F, G, ring=ring, provenance=provenance)
     if not isinstance(fields["id"], str) or not re.fullmatch(r"[0-9a-f]{64}", fields["id"]):
         raise InputError(f"id must be 64 lower-case hexadecimal digits, not {fields['id']!r:.80}")
@@ -136,7 +138,7 @@ def _float_document(factor: np.ndarray) -> dict[str, object]:
 
 def _migrate(document: object) -> object:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = f"format {document.get('format')!r:.40}" if isinstance(document, dict) else _kind(document)
+        found = f"format {document.get('format')!r:.40}" if isinstance(document, dict) else kind_of(document)
         raise InputError(f'not an stlsearch algorithm: expected an object with "format": "{FORMAT}", found {found}')
     version = document.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
@@ -149,11 +151,11 @@ def _migrate(document: object) -> object:
 
 def _exact_factor(name: str, value: object, ring: str, rank: int, extent: int) -> ExactMatrix:
     where = f"factors.{name}"
-    parts = _fields(where, value, ("real", "denominator"), ("imaginary",))
+    parts = check_fields(where, value, ("real", "denominator"), ("imaginary",))
     imaginary = None
     if "imaginary" in parts:
-        imaginary = _rows(f"{where}.imaginary", parts["imaginary"], rank, extent, {int}, f"integers for the ring {ring}")
-    real = _rows(f"{where}.real", parts["real"], rank, extent, {int}, f"integers for the ring {ring}")
+        imaginary = check_rows(f"{where}.imaginary", parts["imaginary"], rank, extent, {int}, f"integers for the ring {ring}")
+    real = check_rows(f"{where}.real", parts["real"], rank, extent, {int}, f"integers for the ring {ring}")
     try:
         return ExactMatrix.make(real, parts["denominator"], imaginary)  # type: ignore[arg-type]
     except InputError as error:
@@ -162,13 +164,13 @@ def _exact_factor(name: str, value: object, ring: str, rank: int, extent: int) -
 
 def _float_factor(name: str, value: object, ring: str, rank: int, extent: int) -> np.ndarray:
     where = f"factors.{name}"
-    parts = _fields(where, value, ("real",) if ring == "R" else ("real", "imaginary"))
+    parts = check_fields(where, value, ("real",) if ring == "R" else ("real", "imaginary"))
     real = _float_matrix(f"{where}.real", parts["real"], rank, extent)
     return real if ring == "R" else real + 1j * _float_matrix(f"{where}.imaginary", parts["imaginary"], rank, extent)
 
 
 def _float_matrix(where: str, value: object, rows: int, columns: int) -> np.ndarray:
-    numbers = _rows(where, value, rows, columns, {int, float}, "numbers")
+    numbers = check_rows(where, value, rows, columns, {int, float}, "numbers")
     try:
         matrix = np.array(numbers, dtype=np.float64)
     except OverflowError:
@@ -178,13 +180,18 @@ def _float_matrix(where: str, value: object, rows: int, columns: int) -> np.ndar
     return matrix
 
 
-def _rows(where: str, value: object, rows: int, columns: int, types: set[type], noun: str) -> list[list]:
+def check_rows(where: str, value: object, rows: int, columns: int, types: set[type], noun: str) -> list[list]:
+    """A list of `rows` lists of `columns` values of the types given.
+
+    Raises:
+        InputError: anything else, with its place.
+    """
     if not isinstance(value, list) or len(value) != rows:
-        found = f"{len(value)} rows" if isinstance(value, list) else _kind(value)
+        found = f"{len(value)} rows" if isinstance(value, list) else kind_of(value)
         raise InputError(f"{where} must be a list of {rows} rows, not {found}")
     for index, row in enumerate(value):
         if not isinstance(row, list) or len(row) != columns:
-            found = f"{len(row)} of them" if isinstance(row, list) else _kind(row)
+            found = f"{len(row)} of them" if isinstance(row, list) else kind_of(row)
             raise InputError(f"{where} row {index + 1} must be a list of {columns} {noun}, not {found}")
         if not types.issuperset(map(type, row)):  # by type and not isinstance: true and false are no numbers here
             wrong = next(item for item in row if type(item) not in types)
@@ -192,26 +199,27 @@ def _rows(where: str, value: object, rows: int, columns: int, types: set[type], 
     return value
 
 
-def _metric(value: object, target: Target) -> dict[str, object] | None:
-    """Uncentred second moments E[x x^T] of the vectorised tiles of A (a x a) and of B (b x b), as read-only arrays."""
+def _metric(value: object, target: Target) -> Metric | None:
+    """Uncentred second moments E[x x^T] of the vectorised tiles of A (a x a) and of B (b x b)."""
     if value is None:
         return None
-    fields = _fields("metric", value, ("activation", "weight", "layout"))
-    moments = {}
-    for name, extent in (("activation", target.dims[0]), ("weight", target.dims[1])):
-        moment = _float_matrix(f"metric.{name}", fields[name], extent, extent)
-        size = np.abs(moment).max()
-        if (moment.diagonal() < 0).any() or np.abs(moment - moment.T).max() > 1e-9 * size:
-            raise InputError(f"metric.{name} must be a symmetric matrix with a non-negative diagonal, a second moment")
-        moment.setflags(write=False)
-        moments[name] = moment
-    layout = _plain("metric.layout", fields["layout"])
+    fields = check_fields("metric", value, ("activation", "weight", "layout"))
+    activation, weight = (
+        _float_matrix(f"metric.{name}", fields[name], extent, extent)
+        for name, extent in zip(("activation", "weight"), target.dims, strict=False)
+    )
+    layout = plain_json("metric.layout", fields["layout"])
     if not isinstance(layout, dict):
-        raise InputError(f"metric.layout must be an object, not {_kind(layout)}")
-    return {**moments, "layout": layout}
+        raise InputError(f"metric.layout must be an object, not {kind_of(layout)}")
+    return Metric(activation, weight, layout)
 
 
-def _check_effort(target: Target, rank: int, factors: Factors | None = None) -> None:
+def check_effort(target: Target, rank: int, factors: Factors | None = None) -> None:
+    """Refuse what would take hours or all memory to check.
+
+    Raises:
+        InputError: the rank, dims or coefficients are too large.
+    """
     a, b, c = target.dims
     bits = log2(4 * rank)  # of the largest sum of products of integers
     for factor in factors or ():
@@ -221,9 +229,14 @@ def _check_effort(target: Target, rank: int, factors: Factors | None = None) -> 
         raise InputError(f"rank {rank} with dims {list(target.dims)} and coefficients of this size is too large to check")
 
 
-def _fields(where: str, value: object, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
+def check_fields(where: str, value: object, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, object]:
+    """An object that has the required keys and no others but the optional ones.
+
+    Raises:
+        InputError: anything else, with the key.
+    """
     if not isinstance(value, Mapping):
-        raise InputError(f"{where} must be an object with the keys {', '.join(required)}, not {_kind(value)}")
+        raise InputError(f"{where} must be an object with the keys {', '.join(required)}, not {kind_of(value)}")
     missing = [key for key in required if key not in value]
     if missing:
         raise InputError(f"{where} lacks the key {missing[0]!r}; required: {', '.join(required)}")
@@ -233,16 +246,16 @@ def _fields(where: str, value: object, required: tuple[str, ...], optional: tupl
     return dict(value)
 
 
-def _plain(where: str, value: object, depth: int = 0) -> object:
+def plain_json(where: str, value: object, depth: int = 0) -> object:
     """Plain JSON values: NumPy scalars and arrays, tuples and mappings become numbers, lists and dicts."""
     if depth > MAX_DEPTH:
         raise InputError(f"{where} is nested more than {MAX_DEPTH} deep")
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {_plain_string(where, key): _plain(where, item, depth + 1) for key, item in value.items()}
+        return {_plain_string(where, key): plain_json(where, item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(where, item, depth + 1) for item in value]
+        return [plain_json(where, item, depth + 1) for item in value]
     if isinstance(value, str):
         return _plain_string(where, value)
     if isinstance(value, float) and not np.isfinite(value):
@@ -262,7 +275,8 @@ def _plain_string(where: str, value: object) -> str:
     return value
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What kind of JSON value it is, in words."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}

@@ -13,12 +13,13 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import stlsearch
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError, RegistryError
+from stlsearch.metric import Metric
 from stlsearch.registry import codec
 from stlsearch.registry.atomic import write_atomic
 from stlsearch.registry.text import read_bytes
@@ -126,13 +127,30 @@ class Registry:
             found.append(Entry(algorithm, path, layer))
         return sorted(found, key=_order), broken
 
-    def best(self, target: Target, rank: int, *, max_amplification: float | None = None, exact: bool | None = None) -> Entry | None:
+    def best(
+        self,
+        target: Target,
+        rank: int,
+        *,
+        max_amplification: float | None = None,
+        exact: bool | None = None,
+        metric: Metric | None = None,
+    ) -> Entry | None:
         """The registered algorithm of exactly that rank with the lowest e, then the lowest g; None when there is none.
 
-        Only algorithms usable on real matrices count: none over Z2, Zp or complex numbers.
+        Only algorithms usable on real matrices count: none over Z2, Zp or complex numbers. Without a metric, those made for
+        one do not count either; with one, all count, and e and g are those under it.
         """
-        found, _ = self.find(target, rank, exact=exact, max_amplification=max_amplification)
-        return next((entry for entry in found if entry.algorithm.is_real), None)
+        if metric is None:
+            found, _ = self.find(target, rank, exact=exact, max_amplification=max_amplification)
+            return next((entry for entry in found if entry.algorithm.is_real and entry.algorithm.metric is None), None)
+        measured = []
+        for entry in self.find(target, rank, exact=exact)[0]:
+            if entry.algorithm.is_real:
+                e, g = metric.error(entry.algorithm), metric.amplification(entry.algorithm)
+                if max_amplification is None or g <= max_amplification:
+                    measured.append((e, g, entry.algorithm.name, entry))
+        return min(measured, key=lambda item: item[:3])[3] if measured else None
 
     def get(self, name: str) -> Entry:
         """The algorithm called `name`: a name, a unique prefix of one, the beginning of an id, or a .json file.
@@ -210,7 +228,8 @@ class Registry:
     @staticmethod
     def _load(path: Path, named: bool = True) -> BilinearAlgorithm:
         try:
-            algorithm = codec.loads(read_bytes(path))
+            status = path.stat()
+            algorithm = _verified(path, status.st_mtime_ns, status.st_size, status.st_ino)
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}") from None
         if named and path.stem != algorithm.name:
@@ -235,6 +254,12 @@ class Registry:
         close = difflib.get_close_matches(name[:200], files, MOST_LISTED, cutoff=0.5)
         hint = f"close names: {', '.join(close)}" if close else "`stlsearch list` shows what there is"
         raise InputError(f"no algorithm is called {name!r:.80}; {hint}")
+
+
+@lru_cache(maxsize=4096)
+def _verified(path: Path, modified: int, size: int, inode: int) -> BilinearAlgorithm:
+    """A file's algorithm, verified once for as long as the file stays the same: searches look at all of them again and again."""
+    return codec.loads(read_bytes(path))
 
 
 def open_registry(path: str | Path | None = None) -> Registry:
