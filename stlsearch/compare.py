@@ -13,7 +13,7 @@ from scipy.stats import mannwhitneyu
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.fit import check_memory, solver_dtype, start_from
-from stlsearch.inits import find_init
+from stlsearch.inits import SELECTING, Start, find_init
 from stlsearch.inits.request import NotApplicable
 from stlsearch.recorder import Progress
 from stlsearch.solvers import find_solver
@@ -22,6 +22,7 @@ from stlsearch.solvers.problem import Monitor, Problem, Report
 from stlsearch.targets import Target
 
 BASELINES = ("random", "random-small")
+POPULATION = 8  # from which a strategy that selects picks each of its starts
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def compare(
         watch = _Watch(name, progress)
         began = time.monotonic()
         try:
-            start = start_from(name, problem, rank, seeds, torch.Generator().manual_seed(seed), goal, lookup, watch)
+            start = _starts(name, problem, rank, seeds, seed, goal, lookup, watch)
             started = time.monotonic()
             watch.started = True
             factors = chosen.solve(
@@ -112,6 +113,7 @@ def compare(
                 monitor=watch,
                 every=chosen.every,
                 **options,
+                **({"start_penalty": goal.working_penalty} if start.settled and chosen.anneals else {}),
             )
         except NotApplicable as error:
             outcomes.append(Outcome(name, refused=str(error)))
@@ -132,6 +134,26 @@ def compare(
             )
         )
     return Comparison(_tested(outcomes, inits))
+
+
+def _starts(
+    name: str,
+    problem: Problem,
+    rank: int,
+    seeds: int,
+    seed: int,
+    goal: Goal,
+    lookup: Callable[[str], BilinearAlgorithm] | None,
+    watch: Monitor,
+) -> Start:
+    """One independent start per seed: of a strategy that selects, the best of a population of its own for each."""
+    if name.partition(":")[0] not in SELECTING:
+        return start_from(name, problem, rank, seeds, torch.Generator().manual_seed(seed), goal, lookup, watch)
+    starts = [
+        start_from(name, problem, rank, POPULATION, torch.Generator().manual_seed(seed + k), goal, lookup, watch) for k in range(seeds)
+    ]
+    U, V, W = (torch.cat([start.factors[mode][:1] for start in starts]) for mode in range(3))
+    return Start((U, V, W), starts[0].provenance, starts[0].settled)
 
 
 @dataclass

@@ -14,25 +14,30 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+import stlsearch
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.classical import standard_terms
 from stlsearch.constructions.known import best_exact
 from stlsearch.devices import available_memory
 from stlsearch.errors import InputError
 from stlsearch.inits import Request, Start, find_init
-from stlsearch.inits.request import NotApplicable
+from stlsearch.inits.request import NotApplicable, embed
+from stlsearch.metric import Metric
 from stlsearch.recorder import Best, Progress, Recorder, Sample, TimeUp
 from stlsearch.registry.store import open_registry, shipped_exact
-from stlsearch.solvers import find_solver
-from stlsearch.solvers.polish import Goal, descend, polish
+from stlsearch.solvers import als, find_solver
+from stlsearch.solvers.polish import Goal, polish
 from stlsearch.solvers.problem import Factors, Monitor, Problem, silent, take, unknowns
 from stlsearch.targets import Target
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-RANKING_STEPS = 10
+RANKING_SWEEPS = 400
+WORTH_REFINING = 1.01  # of the objective to beat: how far behind it a restart may lie as ALS left it, ...
+WORTH_POLISHING = 0.9999  # ... and after sweeps at the penalty of the comparison: it must be another basis, and a better one
 WORTH_INEXACTNESS = 0.999  # an exact algorithm is given up only for a gain that shows
 # What wins somewhere: fourier and subtiles were behind these at every tile and rank tried.
 AUTO_STRATEGIES = ("kron", "strassen", "polynomial", "random")
+METRIC_STRATEGIES = ("strassen", "kron", "random", "modes")
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,17 @@ def fit(
     device: torch.device | str = "cpu",
     dtype: str = "float64",
     goal: Goal | None = None,
+    metric: Metric | None = None,
     time_limit: float | None = None,
     lookup: Callable[[str], BilinearAlgorithm] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    polished: int | None = None,
+    to_beat: float | None = None,
 ) -> FitResult:
     """Fit a rank-r decomposition minimising e = ||T - [[U,V,W]]||^2/||T||^2 under the goal on g.
+
+    With a metric, e and g are those of the weighted problem (`stlsearch.metric`) throughout. The algorithm's factors
+    are of the product itself all the same, and its `metric_error` and `metric_amplification` are what was minimised.
 
     Args:
         target: the bilinear map.
@@ -97,9 +108,13 @@ def fit(
         seed: of every random choice. Same seed, device, thread count and versions: same result.
         device, dtype: of the solver; float64 or float32. The polish of a float32 fit is float64.
         goal: least e under a bound on g (default g <= 1000), or least e + g u^2.
+        metric: second moments of the data to fit for; None (or a white one) for white inputs.
         time_limit: seconds, after which the best so far is returned, marked "time limit".
         lookup: finds registered algorithms by name, for ``known:NAME``; default the user's registry.
         progress: called as the fit advances. KeyboardInterrupt returns the best so far, marked "interrupted".
+        polished: how many of the most promising restarts are polished; by default 4, or fewer where that costs more.
+        to_beat: the objective at `ranking_penalty(goal)` of the basis to be beaten: what falls clearly behind it is not
+            polished, which is most of the cost. None polishes in any case.
 
     Raises:
         InputError: a rank, solver, init, restart count, dtype or goal that is not valid, or a batch beyond the memory.
@@ -107,17 +122,20 @@ def fit(
     """
     goal = goal or Goal()
     target.check_rank(rank)
+    if metric is not None and metric.check(target).is_white:
+        metric = None
     chosen = find_solver(solver)
-    strategies = AUTO_STRATEGIES if init == "auto" else (init,)
+    portfolio = AUTO_STRATEGIES if metric is None else METRIC_STRATEGIES
+    strategies = portfolio if init == "auto" else (init,)
     for name in strategies:
         find_init(name)
-    problem = Problem.of(target, device, solver_dtype(dtype))
+    problem = Problem.of(target, device, solver_dtype(dtype), metric)
     restarts = _positive("restarts", restarts, default_restarts(rank, chosen.restarts))
     iterations = _positive("iterations", iterations, chosen.iterations)
     check_memory(problem, rank, restarts)
     recorder = Recorder(goal, progress, time_limit)
-    known = _best_known(target, rank, goal) if init == "auto" else None
-    if known is not None and goal.optimize_for is None and known.amplification <= goal.max_amplification:
+    known = _best_known(target, rank, goal, metric) if init == "auto" else None
+    if known is not None and goal.optimize_for is None and _amplification(known, metric) <= goal.max_amplification:
         return FitResult(known, "exact", (), time.monotonic() - recorder.began)
 
     generator = torch.Generator().manual_seed(seed)
@@ -144,12 +162,13 @@ def fit(
                     monitor=recorder,
                     every=chosen.every,
                     **options,
+                    **({"start_penalty": goal.working_penalty} if start.settled and chosen.anneals else {}),
                 )
             )
-        accurate = Problem.of(target, device)
+        accurate = Problem.of(target, device, metric=metric)
         U, V, W = (torch.cat([batch[mode] for batch in batches]).double() for mode in range(3))
         owners = [name for name, batch in zip(origins, batches, strict=True) for _ in range(len(batch[0]))]
-        for index, factors in _most_promising(accurate, (U, V, W), owners, goal, recorder):
+        for index, factors in _most_promising(accurate, (U, V, W), owners, goal, recorder, polished, to_beat):
             recorder.strategy, recorder.stage = owners[index], f"{owners[index]} polish"
             polish(accurate, factors, goal, recorder)
         status = "finished"
@@ -160,11 +179,12 @@ def fit(
         if recorder.best is None and known is None:
             raise
     best = recorder.best
-    if known is not None and (best is None or goal.score(known.error, known.amplification) * WORTH_INEXACTNESS <= best.score):
+    if known is not None and (best is None or goal.score(0.0, _amplification(known, metric)) * WORTH_INEXACTNESS <= best.score):
         status = "exact" if status == "finished" else status
         return FitResult(known, status, tuple(recorder.history), time.monotonic() - recorder.began)
-    if best is None:  # the time was up before any strategy had its starts
-        best = _truncated_definition(problem, rank)
+    if best is None or status != "finished":  # cut short before any strategy had come to anything
+        definition = _truncated_definition(problem, rank, goal)
+        best = definition if best is None or definition.score < best.score else best
     provenance = {
         "method": "fit",
         "solver": solver,
@@ -177,28 +197,41 @@ def fit(
         "dtype": dtype,
         "device": torch.device(device).type,
         "threads": torch.get_num_threads(),
-        "goal": {"optimize_for": goal.optimize_for} if goal.optimize_for else {"max_amplification": goal.max_amplification},
+        "goal": goal.describe(),
         "penalty": goal.working_penalty,
+        **({} if metric is None else {"metric": metric.source}),
         "status": status,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
+        "versions": {
+            "stlsearch": stlsearch.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+        },
     }
-    U, V, W = (factor.double().cpu() for factor in best.factors)
-    algorithm = BilinearAlgorithm.from_floats(target, U.numpy(), V.numpy(), W.numpy(), provenance=provenance)
+    U, V, W = problem.restore(tuple(factor.double().cpu() for factor in best.factors))  # type: ignore[arg-type]
+    algorithm = BilinearAlgorithm.from_floats(target, U.numpy(), V.numpy(), W.numpy(), metric=metric, provenance=provenance)
     return FitResult(algorithm, status, tuple(recorder.history), time.monotonic() - recorder.began)
 
 
-def _best_known(target: Target, rank: int, goal: Goal) -> BilinearAlgorithm | None:
+def _amplification(algorithm: BilinearAlgorithm, metric: Metric | None) -> float:
+    return algorithm.amplification if metric is None else metric.amplification(algorithm)
+
+
+def _best_known(target: Target, rank: int, goal: Goal, metric: Metric | None) -> BilinearAlgorithm | None:
     """The exact algorithm of at most that rank that serves the goal best: few terms, or the small amplification of the definition."""
     candidates = [known_exact(target), standard_terms(target)]
-    affordable = [algorithm for algorithm in candidates if algorithm.rank <= rank]
-    return min(affordable, key=lambda algorithm: goal.score(algorithm.error, algorithm.amplification), default=None)
+    affordable = [algorithm for algorithm in candidates if algorithm.is_exact and algorithm.rank <= rank]
+    return min(affordable, key=lambda algorithm: goal.score(0.0, _amplification(algorithm, metric)), default=None)
 
 
-def _truncated_definition(problem: Problem, rank: int) -> Best:
+def _truncated_definition(problem: Problem, rank: int, goal: Goal) -> Best:
     """The first r products of the definition: e = 1 - r/nmp for a matrix product."""
     definition = standard_terms(problem.target)
-    U, V, W = (torch.tensor(factor[:rank]) for factor in (definition.U, definition.V, definition.W))
-    return Best((U, V, W), float("inf"), float("inf"), float("inf"), "definition")
+    U, V, W = (torch.tensor(factor[:rank]).to(problem.tensor)[None] for factor in (definition.U, definition.V, definition.W))
+    factors = problem.whiten((U, V, W))
+    error, amplification = float(problem.error(factors)), float(problem.amplification(factors))
+    U, V, W = (factor[0] for factor in factors)
+    return Best((U, V, W), goal.score(error, amplification), error, amplification, "definition")
 
 
 def check_memory(problem: Problem, rank: int, restarts: int) -> None:
@@ -273,29 +306,49 @@ def solver_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _most_promising(problem: Problem, pool: Factors, owners: Sequence[str], goal: Goal, recorder: Recorder) -> list[tuple[int, Factors]]:
+def ranking_penalty(goal: Goal) -> float:
+    """The multiplier at which restarts are compared: between that of the search and that where the polish ends."""
+    return goal.working_penalty / 5
+
+
+def objective_to_beat(algorithm: BilinearAlgorithm, goal: Goal, device: torch.device | str = "cpu") -> float:
+    """The objective of a basis at `ranking_penalty(goal)`, refined there by as much as restarts are (see `fit`)."""
+    problem = Problem.of(algorithm.target, device)
+    factors = embed(algorithm, problem, 1)
+    penalty = ranking_penalty(goal)
+    settled = als.sweeps(problem, factors, torch.full((RANKING_SWEEPS, 1), penalty, dtype=torch.float64))
+    return float(problem.objective(settled, penalty))
+
+
+def _most_promising(
+    problem: Problem, pool: Factors, owners: Sequence[str], goal: Goal, recorder: Recorder, polished: int | None, to_beat: float | None
+) -> list[tuple[int, Factors]]:
     """The restarts to polish with their places in the pool, best first: fewer where a polish costs more.
 
     Ranked by the objective at about the multiplier of the polish, first as they are, then the best few that
-    differ after some steps of it: ALS has not converged everywhere, and what it reached so far can mislead.
+    differ after sweeps at that multiplier: they have not converged everywhere, and what they reached so far can mislead.
     """
     size = unknowns(pool)
-    count = 4 if size <= 800 else 2 if size <= 1600 else 1
-    penalty = goal.working_penalty / 5
+    count = polished or (4 if size <= 800 else 2 if size <= 1600 else 1)
+    penalty = ranking_penalty(goal)
     values = problem.objective(pool, penalty).nan_to_num(float("inf")).tolist()
     chosen: list[int] = []
     for index in sorted(range(len(values)), key=values.__getitem__):
+        if to_beat is not None and values[index] > to_beat * WORTH_REFINING:
+            break
         if all(abs(values[index] - values[other]) > 1e-4 * values[other] for other in chosen):
             chosen.append(index)
         if len(chosen) == 3 * count:
             break
-    refined = []
-    for index in chosen:
-        one = take(pool, torch.tensor([index], device=pool[0].device))
-        recorder.strategy, recorder.stage = owners[index], f"{owners[index]} ranking"
-        one = descend(problem, one, penalty, RANKING_STEPS, recorder)
-        refined.append((float(problem.objective(one, penalty)), index, one))
-    return [(index, one) for _, index, one in sorted(refined, key=lambda entry: entry[:2])[:count]]
+    if not chosen:
+        return []
+    recorder.strategy, recorder.stage = owners[chosen[0]], "ranking"
+    candidates = take(pool, torch.tensor(chosen, device=pool[0].device))
+    candidates = als.sweeps(problem, candidates, torch.full((RANKING_SWEEPS, 1), penalty, dtype=torch.float64), recorder)
+    refined = problem.objective(candidates, penalty).nan_to_num(float("inf")).tolist()
+    order = sorted(range(len(chosen)), key=refined.__getitem__)
+    worthy = [k for k in order if to_beat is None or refined[k] < to_beat * WORTH_POLISHING]
+    return [(chosen[k], take(candidates, torch.tensor([k], device=pool[0].device))) for k in worthy[:count]]
 
 
 def _positive(name: str, value: int | None, default: int) -> int:

@@ -1,9 +1,10 @@
 """Improve the whole front of one tile: the best basis at every rank, a fit at a time.
 
 Each step picks a rank and a strategy, runs one fit, and registers the basis when it beats the best registered at
-its rank. Neighbouring ranks feed each other: the best bases of the next higher ranks are starts to deflate, those
-of the next lower ones to extend. Strategies are drawn in proportion to how often they have improved anything
-(with one success and one failure to begin with), so the budget goes where improvements come from.
+its rank. Ranks feed each other: bases of higher ranks are starts to deflate, those of the next lower ones to extend,
+the best of the same rank is hopped from. Strategies are drawn in proportion to how often they have improved anything
+(with one success and one failure to begin with), so the budget goes where improvements come from, and what falls
+behind the registered basis before the costly polish is given up.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import torch
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.fit import fit
+from stlsearch.fit import fit, objective_to_beat
 from stlsearch.inits.request import NotApplicable
+from stlsearch.lineage import lineage
 from stlsearch.recorder import Progress
 from stlsearch.registry.atomic import write_atomic
 from stlsearch.registry.store import Registry
@@ -28,11 +30,15 @@ from stlsearch.registry.text import parse, read_bytes
 from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
 
-STRATEGIES = ("kron", "strassen", "polynomial", "random", "deflate", "extend")
-PENALTY_FACTORS = (0.5, 1.0, 2.0, 5.0)  # of the goal's own search penalty, in turn
-DEFLATE_FROM = 3  # the next higher ranks whose best bases are deflated
-RESTARTS = 24
-ITERATIONS = 500
+STRATEGIES = ("hop", "deflate", "extend", "pool", "cyclic", "kron", "strassen", "polynomial", "random")
+PENALTY_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the goal's own search penalty, drawn for every step
+DEFLATE_FROM = 16  # the next higher ranks whose bases are deflated, nearer ones more often
+OTHER_BOUNDS = (1000.0, 30.0)  # on g, of the fronts that every search takes parents from
+EXTEND_FROM = 2  # the next lower ranks whose bases are extended
+RESTARTS = 32
+ITERATIONS = 400
+POLISHED = 1
+UNUSABLE = 1.0  # a score above it is no better than computing nothing, or beyond the bound on g
 LEAST_GAIN = 1e-4  # relative: below it a basis is the same one polished again
 
 
@@ -64,14 +70,16 @@ class SearchState:
     """
 
     path: Path
+    goal: Goal = field(default_factory=Goal)
     steps: int = 0
     tries: dict[str, int] = field(default_factory=dict)
     gains: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def load(folder: Path, target: Target, seed: int) -> SearchState:
-        """The state of an earlier search of this target and seed, or a new one when there is none that can be read."""
-        state = SearchState(folder / f".frontier-{target.slug}-{seed}.state")
+    def load(folder: Path, target: Target, seed: int, goal: Goal) -> SearchState:
+        """The state of an earlier search of this target, seed and goal, or a new one when there is none that can be read."""
+        aim = "-".join(str(value) for value in goal.describe().values())
+        state = SearchState(folder / f".frontier-{target.slug}-{aim}-{seed}.state", goal)
         try:
             document = parse(read_bytes(state.path))
             state.steps = int(document["steps"])  # type: ignore[index]
@@ -126,7 +134,20 @@ def improve_front(
     if registry.folder is None or (steps is None and time_limit is None) or not ranks:
         raise InputError("a search for a front needs ranks, a registry folder to write to, and a number of steps or a time limit")
     began = time.monotonic()
-    state = SearchState.load(registry.folder, target, seed)
+    state = SearchState.load(registry.folder, target, seed, goal)
+    objectives: dict[tuple[str, float], float] = {}
+
+    def lookup(name: str) -> BilinearAlgorithm:
+        return registry.get(name).algorithm
+
+    def beat(held: BilinearAlgorithm | None, goal: Goal) -> float | None:
+        if held is None or not _made_for(held, goal):
+            return None
+        key = held.id, goal.working_penalty
+        if key not in objectives:
+            objectives[key] = objective_to_beat(held, goal, device)
+        return objectives[key]
+
     taken: list[Step] = []
     while steps is None or len(taken) < steps:
         left = None if time_limit is None else time_limit - (time.monotonic() - began)
@@ -134,10 +155,12 @@ def improve_front(
             break
         number = state.steps
         draw = random.Random(seed * 1_000_003 + number)
-        best = _best_by_rank(target, registry, goal)
+        usable = usable_algorithms(target, registry)
+        best = best_by_rank(usable, goal)
         rank = _next_rank(ranks, best, goal, number, draw)
-        strategy, init = _choose(rank, best, state, draw)
-        penalty = min(0.5, goal.working_penalty * draw.choice(PENALTY_FACTORS))
+        strategy, init = _choose(rank, best, _parents(usable, best), state, draw)
+        penalty = min(0.5, float(f"{goal.working_penalty * draw.choice(PENALTY_FACTORS):.3g}"))
+        searching = Goal(goal.max_amplification, goal.optimize_for, penalty)
         try:
             result = fit(
                 target,
@@ -147,9 +170,11 @@ def improve_front(
                 iterations=ITERATIONS,
                 seed=seed + number,
                 device=device,
-                goal=Goal(goal.max_amplification, goal.optimize_for, penalty),
+                goal=searching,
+                polished=POLISHED,
+                to_beat=beat(best.get(rank), searching),
                 time_limit=left,
-                lookup=lambda name: registry.get(name).algorithm,
+                lookup=lookup,
                 progress=progress,
             )
         except NotApplicable:
@@ -159,13 +184,13 @@ def improve_front(
             raise KeyboardInterrupt
         if not result.reproducible:
             break
-        previous = _best_by_rank(target, registry, goal).get(rank)  # another search may have found one meanwhile
+        previous = best_by_rank(usable_algorithms(target, registry), goal).get(rank)  # another search may have found one meanwhile
         before = None if previous is None else goal.score(previous.error, previous.amplification)
         score = goal.score(result.error, result.amplification)
-        improved = before is None or score < before * (1 - LEAST_GAIN)
+        improved = score < (UNUSABLE if before is None else before * (1 - LEAST_GAIN))
         if improved:
             command = _command(target, rank, init, penalty, seed + number, goal, device)
-            registry.add(result.algorithm.with_provenance(command=command))
+            registry.add(result.algorithm.with_provenance(command=command, lineage=lineage(result.algorithm.provenance, lookup)))
         state.record(strategy, improved)
         taken.append(Step(rank, strategy, seed + number, result.algorithm, before, improved))
         if on_step is not None:
@@ -173,12 +198,17 @@ def improve_front(
     return taken
 
 
-def _best_by_rank(target: Target, registry: Registry, goal: Goal) -> dict[int, BilinearAlgorithm]:
-    """The registered real algorithm of least score at every rank."""
+def usable_algorithms(target: Target, registry: Registry) -> list[BilinearAlgorithm]:
+    """The registered algorithms that a white real search can use."""
+    found = (entry.algorithm for entry in registry.find(target)[0])
+    return [algorithm for algorithm in found if algorithm.is_real and algorithm.metric is None]
+
+
+def best_by_rank(algorithms: list[BilinearAlgorithm], goal: Goal) -> dict[int, BilinearAlgorithm]:
+    """The algorithm of least score at every rank that has one within the goal's bound on g."""
     best: dict[int, BilinearAlgorithm] = {}
-    for entry in registry.find(target)[0]:
-        algorithm = entry.algorithm
-        if not algorithm.is_real or algorithm.metric is not None:
+    for algorithm in sorted(algorithms, key=lambda algorithm: algorithm.rank):
+        if goal.optimize_for is None and algorithm.amplification > goal.max_amplification:
             continue
         held = best.get(algorithm.rank)
         if held is None or goal.score(algorithm.error, algorithm.amplification) < goal.score(held.error, held.amplification):
@@ -188,7 +218,8 @@ def _best_by_rank(target: Target, registry: Registry, goal: Goal) -> dict[int, B
 
 def _next_rank(ranks: Sequence[int], best: dict[int, BilinearAlgorithm], goal: Goal, number: int, draw: random.Random) -> int:
     """Ranks without a basis first, from the top; then in turn, every other time one that lies above its neighbours' chord."""
-    ranks = [rank for rank in ranks if rank not in best or best[rank].error > 0]  # exact ones cannot be improved
+    # Exact ones cannot be improved, but their rounding may.
+    ranks = [rank for rank in ranks if rank not in best or best[rank].error > 0 or goal.optimize_for]
     missing = [rank for rank in ranks if rank not in best]
     if not ranks:
         raise InputError("every rank asked for has an exact algorithm already: there is nothing to improve")
@@ -203,20 +234,52 @@ def _next_rank(ranks: Sequence[int], best: dict[int, BilinearAlgorithm], goal: G
     return ranks[number // 2 % len(ranks)]
 
 
-def _choose(rank: int, best: dict[int, BilinearAlgorithm], state: SearchState, draw: random.Random) -> tuple[str, str]:
-    """A strategy drawn by promise, and the init it stands for at this rank."""
-    above = [best[rank + k] for k in range(1, DEFLATE_FROM + 1) if rank + k in best]
-    below = [best[rank - k] for k in range(1, 2) if rank - k in best]
-    open_to = [name for name in STRATEGIES if (above or name != "deflate") and (below or name != "extend")]
+def _parents(usable: list[BilinearAlgorithm], best: dict[int, BilinearAlgorithm]) -> list[BilinearAlgorithm]:
+    """What to start from: the best at every rank, for this goal and for others, and what no fit made.
+
+    A basis that is best under another bound lies in a basin that may be best under this one too. And constructed and
+    imported algorithms and members of border-rank families stay parents however good the bases at their ranks have
+    become: what can be reached from them need not lie near the best basis of that rank.
+    """
+    fronts = [best, *(best_by_rank(usable, Goal(bound)) for bound in OTHER_BOUNDS)]
+    parents = [*(held for front in fronts for held in front.values()), *(held for held in usable if _is_root(held))]
+    return list({parent.id: parent for parent in parents}.values())
+
+
+def _is_root(algorithm: BilinearAlgorithm) -> bool:
+    return algorithm.provenance.get("method") != "fit"
+
+
+def _choose(
+    rank: int, best: dict[int, BilinearAlgorithm], parents: list[BilinearAlgorithm], state: SearchState, draw: random.Random
+) -> tuple[str, str]:
+    """A strategy drawn by promise, and the init it stands for at this rank: parents near in rank more often."""
+    sources = {
+        "hop": [parent for parent in parents if parent.rank == rank],
+        "deflate": [parent for parent in parents if parent.rank > rank and (parent.rank <= rank + DEFLATE_FROM or _is_root(parent))],
+        "extend": [parent for parent in parents if rank - EXTEND_FROM <= parent.rank < rank],
+    }
+    open_to = [name for name in STRATEGIES if sources.get(name, [None])]
     strategy = draw.choices(open_to, [state.promise(name) for name in open_to])[0]
-    if strategy in ("deflate", "extend"):
-        return strategy, f"known:{draw.choice(above if strategy == 'deflate' else below).name}"
-    return strategy, strategy
+    if rank in best and not _made_for(best[rank], state.goal):  # polish what there is before looking for better
+        strategy = "hop"
+    if strategy not in sources:
+        return strategy, strategy
+    nearness = [1 / max(1, abs(parent.rank - rank)) for parent in sources[strategy]]
+    parent = draw.choices(sources[strategy], nearness)[0]
+    return strategy, f"{'known' if strategy == 'deflate' else 'hop'}:{parent.name}"
+
+
+def _made_for(algorithm: BilinearAlgorithm, goal: Goal) -> bool:
+    """It was polished to this goal."""
+    return algorithm.provenance.get("goal") == goal.describe()
 
 
 def _command(target: Target, rank: int, init: str, penalty: float, seed: int, goal: Goal, device: str) -> str:
     aim = f"--optimize-for {goal.optimize_for}" if goal.optimize_for else f"--max-amplification {goal.max_amplification}"
+    what = f"{'--tile' if target.shape else '--target'} {target.slug}"
     return (
-        f"stlsearch fit --tile {target.slug} --rank {rank} --init {init} --restarts {RESTARTS} --iterations {ITERATIONS} "
+        f"stlsearch fit {what} --rank {rank} --init {init} "
+        f"--restarts {RESTARTS} --iterations {ITERATIONS} --polish {POLISHED} "
         f"--seed {seed} --device {device} --threads {torch.get_num_threads()} --penalty {penalty} {aim}"
     )

@@ -39,7 +39,7 @@ def test_fit_prints_measures_and_registers_the_basis(run, tmp_path):
     assert "random als: 4 restarts" in err
     assert "best in the registry" in out
     again = run("fit", "--tile", "2", "--rank", "5", *QUICK)[1]
-    assert f"best in the registry  {rows['name']}" in again
+    assert "best in the registry  2x2x2_r5_R_" in again
 
 
 def test_fit_json_is_versioned_and_same_seed_repeats(run):

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.classical import standard_terms
 from stlsearch.errors import InputError
 from stlsearch.solvers import SOLVERS, als, find_solver, lm, sgd
-from stlsearch.solvers.deflation import deflate, drop_costs
+from stlsearch.solvers.deflation import deflate, descend, distinct, drop_costs
 from stlsearch.solvers.polish import Goal, polish
 from stlsearch.solvers.problem import Monitor, Problem, balance, report, silent, take
 from stlsearch.targets import Target
@@ -15,7 +16,7 @@ PROBLEM = Problem.of(Target.matmul(2, 2, 3))
 
 
 class Watch(Monitor):
-    """Keeps the reports; stops after `limit` iterations."""
+    """Keeps the reports; stops at tick number `limit`."""
 
     def __init__(self, limit=None):
         self.seen, self.ticks, self.limit = [], 0, limit
@@ -216,11 +217,51 @@ def test_every_solver_runs_in_both_precisions_and_reports(name, dtype):
     assert bool((problem.objective(factors, 1e-3) < problem.objective(start, 1e-3)).all())
     assert [entry.iteration for entry in seen] == sorted({entry.iteration for entry in seen})
     assert seen[-1].error.shape == (2,)
-    assert watch.ticks == seen[-1].iteration
+    assert len(seen) - 1 <= watch.ticks <= seen[-1].iteration
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(2, 2, 2), (2, 3, 4), (1, 3, 2)])
+def test_compiled_sweeps_are_the_batched_ones(shape, dtype):
+    problem = Problem.of(Target.matmul(*shape), dtype=dtype)
+    start = random_factors(problem, 5, batch=3, dtype=dtype)
+    levels = torch.tensor([1e-2, 1e-3, 3e-2], dtype=torch.float64)
+    compiled = als.sweeps(problem, start, levels.expand(4, -1))
+    plain = start
+    for _ in range(4):
+        plain = als.sweep(problem, plain, levels.to(dtype))
+    for one, other in zip(balance(compiled), balance(plain), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8 if dtype == torch.float64 else 2e-2, atol=1e-9 if dtype == torch.float64 else 1e-3)
+
+
+def test_compiled_sweeps_of_a_dense_tensor():
+    generator = torch.Generator().manual_seed(3)
+    problem = Problem(Target.matmul(2, 2, 2), torch.randn(4, 4, 4, generator=generator, dtype=torch.float64))
+    start = random_factors(problem, 3, batch=2)
+    compiled = als.sweeps(problem, start, torch.full((2, 1), 1e-2, dtype=torch.float64))
+    plain = als.sweep(problem, als.sweep(problem, start, 1e-2), 1e-2)
+    for one, other in zip(balance(compiled), balance(plain), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+
+
+def test_a_restart_does_not_depend_on_the_others_in_its_lanes():
+    start = random_factors(PROBLEM, 7, batch=37)
+    levels = torch.full((10, 1), 1e-3, dtype=torch.float64)
+    together = als.sweeps(PROBLEM, start, levels)
+    alone = als.sweeps(PROBLEM, tuple(factor[33:36] for factor in start), levels)
+    assert all(bool((one[33:36] == other).all()) for one, other in zip(together, alone, strict=True))
+
+
+def test_a_dead_term_stays_finite():
+    U, V, W = random_factors(PROBLEM, 5)
+    U[:, 2], V[:, 2], W[:, 2] = 0, 0, 0
+    swept = als.sweeps(PROBLEM, (U, V, W), torch.full((20, 1), 1e-4, dtype=torch.float64))
+    assert all(bool(factor.isfinite().all()) for factor in swept)
+    assert bool((PROBLEM.error(swept) < 1).all())
 
 
 def test_a_monitor_that_raises_stops_the_solver():
-    watch = Watch(limit=12)
+    watch = Watch(limit=3)
     with pytest.raises(TimeoutError):
         als.solve(PROBLEM, random_factors(PROBLEM, 5), iterations=1000, monitor=watch, every=5)
     assert [entry.iteration for entry in watch.seen] == [0, 5, 10]
@@ -263,3 +304,28 @@ def test_drops_at_a_temperature_need_a_generator_and_leave_the_global_one_alone(
 def test_unknown_solver_lists_the_valid_ones():
     with pytest.raises(InputError, match="als, lm, sgd"):
         find_solver("newton")
+
+
+def test_a_beam_of_drops_keeps_the_distinct_best_and_beats_greedy_drops():
+    target = Target.matmul(2, 2, 3)
+    problem = Problem.of(target)
+    start = tuple(torch.tensor(standard_terms(target).exact[mode].to_float())[None] for mode in range(3))
+    generator = torch.Generator().manual_seed(0)
+    beams = list(descend(problem, start, 6, penalty=1e-3, width=10, generator=generator))
+    assert [beam[0].shape[1] for beam in beams] == [11, 10, 9, 8, 7, 6]
+    for beam in beams:
+        values = problem.objective(beam, 1e-3)
+        assert 1 <= len(values) <= 10
+        assert bool((values.diff() > 0).all())
+    greedy = deflate(problem, start, 6, penalty=1e-3, sweeps=40)
+    assert float(problem.objective(beams[-1], 1e-3)[0]) <= float(problem.objective(greedy, 1e-3)[0]) + 1e-9
+
+
+def test_distinct_drops_repetitions_and_failed_restarts():
+    start = random_factors(PROBLEM, 5, batch=3)
+    doubled = tuple(torch.cat([factor, factor, torch.full_like(factor[:1], torch.nan)]) for factor in start)
+    kept = distinct(PROBLEM, doubled, 1e-3, 10)
+    values = PROBLEM.objective(kept, 1e-3)
+    assert bool((values[:3].diff() > 0).all())
+    assert sorted(values[:3].tolist()) == sorted(PROBLEM.objective(start, 1e-3).tolist())
+    assert len(distinct(PROBLEM, doubled, 1e-3, 2)[0]) == 2

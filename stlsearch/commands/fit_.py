@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import torch
 
-from stlsearch.algorithm import UNIT_ROUNDOFF
+from stlsearch.algorithm import UNIT_ROUNDOFF, BilinearAlgorithm
+from stlsearch.commands.metric_options import ASSUMPTIONS, MetricChoice, metric_options, resolve_metric
 from stlsearch.commands.options import (
     INTERRUPTED,
     CountType,
@@ -21,16 +22,18 @@ from stlsearch.commands.options import (
     rank_option,
     registry_option,
     seed_option,
+    target_option,
     threads_option,
-    tile_option,
     uninterrupted,
 )
 from stlsearch.commands.progress import ProgressLine
-from stlsearch.commands.summary import summary, table
+from stlsearch.commands.summary import metric_rows, missing, summary, table
 from stlsearch.devices import resolve_device, set_threads
 from stlsearch.errors import InputError, RegistryError
+from stlsearch.evaluate.data import Line, beside_baselines
 from stlsearch.fit import FitResult, fit
 from stlsearch.inits import INITS
+from stlsearch.lineage import lineage
 from stlsearch.registry.atomic import check_destination, write_atomic
 from stlsearch.registry.codec import dumps
 from stlsearch.registry.store import Entry, Registry
@@ -40,7 +43,7 @@ from stlsearch.targets import Target
 
 
 @click.command("fit")
-@tile_option()
+@target_option()
 @rank_option()
 @click.option("--solver", default="als", show_default=True, help=f"One of {', '.join(SOLVERS)}.")
 @click.option(
@@ -61,11 +64,13 @@ from stlsearch.targets import Target
 @click.option(
     "--penalty", type=PositiveType(), help="Multiplier of g in the search, before the polish: larger keeps g small, smaller lets e fall."
 )
+@click.option("--polish", type=CountType("restarts to polish"), help="Polish this many of the best restarts; by default 1 to 4, by rank.")
+@metric_options()
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the basis to this JSON file.")
 @registry_option()
 @json_option()
 def command(
-    tile: Target,
+    target: Target,
     rank: int,
     solver: str,
     init: str,
@@ -79,22 +84,37 @@ def command(
     optimize_for: str | None,
     max_amplification: float | None,
     penalty: float | None,
+    polish: int | None,
+    metric: str | None,
+    activations: Path | None,
+    weights: str | None,
+    channels: str,
     out: Path | None,
     registry: Registry,
     as_json: bool,
 ) -> int:
-    """Fit a rank-r decomposition of the matrix product of a tile, and store it in the registry.
+    """Fit a rank-r decomposition of the matrix product of a tile, or of any bilinear map, and store it in the registry.
 
     \b
     stlsearch fit --tile 4 --rank 24
     stlsearch fit --tile 2x3x4 --rank 18 --optimize-for bfloat16
+    stlsearch fit --target polymul:4 --rank 6
 
     It minimises the relative squared error e = ||T - [[U,V,W]]||^2/||T||^2 with amplification g (how much rounding is
     amplified) at most 1000, or e + g u^2 for a storage dtype. Ctrl-C keeps and saves the best so far and exits with
     code 130. Ranks at which an exact algorithm is known return it.
+
+    \b
+    stlsearch fit --tile 4 --rank 24 --metric ar1:0.7,0.3
+    stlsearch fit --tile 4 --rank 24 --metric data --activations acts.npy --weights layer.safetensors:w
+
+    With --metric it minimises E|XW - STL(X, W)|^2/E|XW|^2 for activation and weight tiles of given second moments, and
+    shows beside the result what an isotropic basis, its best rotation and plain truncation reach, modelled and, with
+    samples, measured on those held out.
     """
-    tile.check_rank(rank)
+    target.check_rank(rank)
     goal = make_goal(optimize_for, max_amplification, penalty)
+    choice = resolve_metric(target, rank, metric, activations, weights, channels)
     set_threads(threads)
     chosen = resolve_device(device)
     registry.check_writable()
@@ -103,7 +123,7 @@ def command(
     line = ProgressLine()
     try:
         result = fit(
-            tile,
+            target,
             rank,
             solver=solver,
             init=init,
@@ -113,17 +133,23 @@ def command(
             device=chosen,
             dtype=dtype,
             goal=goal,
+            metric=choice.metric,
+            polished=polish,
             time_limit=time_limit,
             lookup=lambda name: registry.get(name).algorithm,
             progress=line,
         )
+        algorithm = result.algorithm
+        lines = [] if result.status == "interrupted" else _compared(algorithm, choice, registry, goal, time_limit, line)
     finally:
         line.close()
-    algorithm = result.algorithm
     if "command" not in algorithm.provenance:
-        algorithm = algorithm.with_provenance(command=command_line(device=chosen.type, threads=torch.get_num_threads()))
+        command = command_line(device=chosen.type, threads=torch.get_num_threads())
+        made_by = lineage(algorithm.provenance, lambda name: registry.get(name).algorithm)
+        algorithm = algorithm.with_provenance(command=command, **({"lineage": made_by} if made_by else {}))
     with uninterrupted():  # a second Ctrl-C must not lose what the first one kept
-        best = registry.best(tile, algorithm.rank, max_amplification=None if optimize_for else goal.max_amplification)
+        bound = None if optimize_for else goal.max_amplification
+        best = registry.best(target, algorithm.rank, max_amplification=bound, metric=choice.metric)
         failure, entry = None, Entry(algorithm, Path("-"), "not saved")
         try:
             registry.add(algorithm)
@@ -131,9 +157,11 @@ def command(
         except RegistryError as error:  # a full disk: what was computed is shown all the same
             failure = error
         if as_json:
-            emit_json(_document(entry, result, rank, best))
+            emit_json(_document(entry, result, rank, best, lines))
         else:
-            click.echo(table(_rows(entry, result, rank, goal, best)))
+            click.echo(table(_rows(entry, result, rank, goal, best, choice)))
+            if lines:
+                click.echo("\n" + _comparison(lines, choice))
         if out is not None:
             write_atomic(out, dumps(algorithm).encode())
         if failure is not None:
@@ -148,7 +176,37 @@ def make_goal(optimize_for: str | None, max_amplification: float | None, penalty
     return Goal(max_amplification or Goal().max_amplification, optimize_for, penalty)
 
 
-def _document(entry: Entry, result: FitResult, rank: int, best: Entry | None) -> dict[str, object]:
+def _compared(
+    algorithm: BilinearAlgorithm,
+    choice: MetricChoice,
+    registry: Registry,
+    goal: Goal,
+    time_limit: float | None,
+    progress: ProgressLine,
+) -> list[Line]:
+    """Under a metric, the result beside its baselines; the isotropic one from the registry, else from a quick fit."""
+    target, rank = algorithm.target, algorithm.rank
+    if choice.metric is None or target.shape is None:
+        return []
+    try:
+        known = registry.best(target, rank, max_amplification=None if goal.optimize_for else goal.max_amplification)
+        if known is None:
+            quick = fit(target, rank, restarts=8, iterations=300, goal=goal, time_limit=time_limit, progress=progress).algorithm
+        return beside_baselines(algorithm, quick if known is None else known.algorithm, choice.metric, choice.held_out)
+    except KeyboardInterrupt:  # the result is there: it is saved and shown without company
+        return []
+
+
+def _comparison(lines: list[Line], choice: MetricChoice) -> str:
+    header = ["rel_sq_error", "modelled", "g"]
+    rows = [[line.label, f"{line.error:.4f}", f"{line.amplification:.4g}"] for line in lines]
+    if choice.held_out is not None:
+        header += ["held out, modelled", "held out, measured"]
+        rows = [[*row, f"{line.held_out:.4f}", f"{line.measured:.4f}"] for row, line in zip(rows, lines, strict=True)]
+    return table([header, *rows], right=range(1, len(header))) + f"\nmodel: {ASSUMPTIONS}"
+
+
+def _document(entry: Entry, result: FitResult, rank: int, best: Entry | None, lines: list[Line]) -> dict[str, object]:
     return {
         "algorithm": summary(entry),
         "requested_rank": rank,
@@ -157,29 +215,36 @@ def _document(entry: Entry, result: FitResult, rank: int, best: Entry | None) ->
         "reproducible": result.reproducible,
         "seconds": result.seconds,
         "best_in_registry": None if best is None else summary(best),
+        **({"under_the_metric": [line.to_dict() for line in lines]} if lines else {}),
     }
 
 
-def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | None) -> list[tuple[str, str]]:
+def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | None, choice: MetricChoice) -> list[tuple[str, str]]:
     algorithm = entry.algorithm
-    products = algorithm.target.norm_sq
+    metric = choice.metric
     rows = [
         ("name", algorithm.name),
-        ("tile", algorithm.target.slug),
-        ("rank", f"{algorithm.rank} ({products / algorithm.rank:.3g} times fewer multiplications)"),
+        ("tile" if algorithm.target.shape else "target", algorithm.target.slug),
+        ("rank", f"{algorithm.rank} ({algorithm.target.trivial_rank / algorithm.rank:.3g} times fewer multiplications)"),
         ("rel_sq_error", f"{algorithm.error:.6g} (e, squared; its root is {math.sqrt(algorithm.error):.4g})"),
-        ("missing", f"{algorithm.missing_products:.4g} of {products:g} products"),
+        ("missing", missing(algorithm, 4)),
         ("amplification", f"{algorithm.amplification:.4g} (g)"),
     ]
-    if goal.optimize_for:
+    if metric is not None:
+        rows += metric_rows(algorithm) if algorithm.metric is not None else [("metric", f"{metric.source}; exact under every one")]
+    if goal.optimize_for and metric is None:
         rows.append(("total error", f"{algorithm.total_error(goal.optimize_for):.6g} (e + g u^2 in {goal.optimize_for})"))
-    elif algorithm.amplification > goal.max_amplification:
+    elif (algorithm.amplification if metric is None else metric.amplification(algorithm)) > goal.max_amplification:
         rows.append(("warning", f"no basis with g <= {goal.max_amplification:g} was found: this one comes closest"))
     if algorithm.is_exact and algorithm.rank < rank:
         rows.append(("note", f"exact at rank {algorithm.rank}: rank {rank} is not needed"))
     how = "a known exact algorithm" if algorithm.is_exact else f"{algorithm.provenance['init']}, {algorithm.provenance['solver']}"
     status = result.status if result.reproducible else f"{result.status}: cut short, not reproducible"
-    beside = "none" if best is None else f"{best.algorithm.name}, e {best.algorithm.error:.6g}, g {best.algorithm.amplification:.4g}"
+    beside = "none"
+    if best is not None:
+        held = best.algorithm
+        e, g = (held.error, held.amplification) if metric is None else (metric.error(held), metric.amplification(held))
+        beside = f"{held.name}, e {e:.6g}, g {g:.4g}"
     rows += [
         ("found by", how),
         ("status", f"{status}, {result.seconds:.1f} s"),

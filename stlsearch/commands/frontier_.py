@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import torch
 
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands.options import (
     INTERRUPTED,
     CountType,
@@ -17,25 +18,26 @@ from stlsearch.commands.options import (
     json_option,
     registry_option,
     seed_option,
+    target_option,
     threads_option,
-    tile_option,
 )
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import report_broken, summary, table
 from stlsearch.compare import compare
 from stlsearch.devices import resolve_device, set_threads
 from stlsearch.errors import InputError
-from stlsearch.frontier import Step, improve_front
+from stlsearch.frontier import Step, best_by_rank, improve_front, usable_algorithms
 from stlsearch.plots import Point, check_picture, draw_frontier
-from stlsearch.registry.store import Entry, Registry
+from stlsearch.registry.store import Registry
 from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
 
 MAX_AMPLIFICATION = 1000.0
+MODEST_AMPLIFICATION = 30.0  # drawn beside it: what hardly amplifies the rounding of bfloat16
 
 
 @click.command("frontier")
-@tile_option()
+@target_option()
 @click.option("--ranks", type=RanksType(), help="Ranks to search, such as 24, 16-32 or 16,24,30-32; by default those registered.")
 @click.option("--time-limit", type=PositiveType(), help="Search for better bases for this many seconds, improving on the registry.")
 @click.option("--steps", type=CountType("steps"), help="Search for this many fits instead.")
@@ -44,6 +46,9 @@ MAX_AMPLIFICATION = 1000.0
 @threads_option()
 @click.option(
     "--max-amplification", type=PositiveType(), default=MAX_AMPLIFICATION, show_default=True, help="Largest amplification g shown."
+)
+@click.option(
+    "--optimize-for", help="Instead: least e + g u^2 for values stored as bfloat16, float16, e4m3, ..."
 )
 @click.option(
     "--random",
@@ -57,7 +62,7 @@ MAX_AMPLIFICATION = 1000.0
 @registry_option()
 @json_option()
 def command(
-    tile: Target,
+    target: Target,
     ranks: list[int] | None,
     time_limit: float | None,
     steps: int | None,
@@ -65,6 +70,7 @@ def command(
     device: str,
     threads: int,
     max_amplification: float,
+    optimize_for: str | None,
     random_starts: int | None,
     plot: Path | None,
     registry: Registry,
@@ -79,6 +85,7 @@ def command(
     With --time-limit or --steps it first searches: every rank in turn, each fit with a strategy that has improved something
     before; better bases are registered as they are found. Ctrl-C ends the search and keeps them; the same seed resumes it.
     """
+    goal = Goal(max_amplification, optimize_for)
     if plot is not None:
         check_picture(plot)
     set_threads(threads)
@@ -86,44 +93,53 @@ def command(
     interrupted = False
     if time_limit is not None or steps is not None:
         registry.check_writable()
-        interrupted = _search(tile, ranks, registry, max_amplification, seed, steps, time_limit, where.type)
+        interrupted = _search(target, ranks, registry, goal, seed, steps, time_limit, where.type)
     elif ranks is not None:
         raise InputError("--ranks are the ranks to search: give --time-limit or --steps too")
-    found, broken = registry.find(tile, max_amplification=max_amplification)
-    report_broken(broken)
-    front: dict[int, Entry] = {}
-    for entry in found:  # sorted by rank, then by e
-        if entry.algorithm.is_real:
-            front.setdefault(entry.algorithm.rank, entry)
+    report_broken(registry.find(target)[1])
+    usable = usable_algorithms(target, registry)
+    front = best_by_rank(usable, goal)
     random: dict[int, float] = {}
     if random_starts is not None and not interrupted:
-        interrupted = _random_errors(tile, [rank for rank in front if front[rank].algorithm.error > 0], random_starts, where, random)
+        interrupted = _random_errors(target, [rank for rank in front if front[rank].error > 0], random_starts, where, random)
     if as_json:
-        rows = [{**summary(entry), "random_rel_sq_error": random.get(rank)} for rank, entry in front.items()]
-        emit_json({"tile": list(tile.shape or ()), "max_amplification": max_amplification, "interrupted": interrupted, "front": rows})
+        rows = [
+            {
+                **summary(registry.get(held.name)),
+                "score": goal.score(held.error, held.amplification),
+                "random_rel_sq_error": random.get(rank),
+            }
+            for rank, held in front.items()
+        ]
+        document = {"tile": list(target.shape or ()), "target": target.describe(), "max_amplification": max_amplification}
+        document |= {"optimize_for": optimize_for} if optimize_for else {}
+        emit_json({**document, "interrupted": interrupted, "front": rows})
     else:
         click.echo(
             table(
                 [
-                    ("rank", "FLOP factor", "rel_sq_error", "missing", "g", "random", "name"),
-                    *(_row(tile, entry, random) for entry in front.values()),
+                    ("rank", "FLOP factor", "rel_sq_error", "missing", "g", "e+g*u^2" if optimize_for else "", "random", "name"),
+                    *(_row(target, held, goal, random) for held in front.values()),
                 ],
-                range(6),
+                range(7),
             )
         )
     if plot is not None:
-        fronts = {f"registered, g <= {max_amplification:g}": [Point(rank, entry.algorithm.error) for rank, entry in front.items()]}
+        fronts = {}
+        for bound in sorted({max_amplification, min(max_amplification, MODEST_AMPLIFICATION)}, reverse=True):
+            points = [Point(rank, held.error) for rank, held in best_by_rank(usable, Goal(bound)).items()]
+            fronts[f"registered, g <= {bound:g}"] = points
         if random:
             fronts[f"best of {random_starts} random starts"] = [Point(rank, error) for rank, error in random.items()]
-        draw_frontier(tile, fronts, plot)
+        draw_frontier(target, fronts, plot)
     return INTERRUPTED if interrupted else 0
 
 
 def _search(
-    tile: Target,
+    target: Target,
     ranks: list[int] | None,
     registry: Registry,
-    bound: float,
+    goal: Goal,
     seed: int,
     steps: int | None,
     time_limit: float | None,
@@ -138,15 +154,15 @@ def _search(
         found = f"rank {step.rank}, {step.strategy}: e {step.algorithm.error:.5f}, g {step.algorithm.amplification:.3g}"
         click.echo(f"{found}, before {before}{', registered' if step.improved else ''}", err=True)
 
-    wanted = ranks or sorted({entry.algorithm.rank for entry in registry.find(tile)[0]})
+    wanted = ranks or sorted({entry.algorithm.rank for entry in registry.find(target)[0]})
     if not wanted:
-        raise InputError(f"no basis of {tile.slug} is registered yet: give --ranks")
+        raise InputError(f"no basis of {target.slug} is registered yet: give --ranks")
     try:
         improve_front(
-            tile,
+            target,
             sorted(wanted, reverse=True),
             registry,
-            goal=Goal(bound),
+            goal=goal,
             seed=seed,
             steps=steps,
             time_limit=time_limit,
@@ -161,12 +177,12 @@ def _search(
     return False
 
 
-def _random_errors(tile: Target, ranks: list[int], starts: int, device: torch.device, errors: dict[int, float]) -> bool:
+def _random_errors(target: Target, ranks: list[int], starts: int, device: torch.device, errors: dict[int, float]) -> bool:
     """Fill `errors` with the best of some random starts, rank by rank; True when Ctrl-C ended it."""
     line = ProgressLine()
     try:
         for rank in ranks:
-            errors[rank] = float(compare(tile, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
+            errors[rank] = float(compare(target, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
     except KeyboardInterrupt:
         return True
     finally:
@@ -174,14 +190,14 @@ def _random_errors(tile: Target, ranks: list[int], starts: int, device: torch.de
     return False
 
 
-def _row(tile: Target, entry: Entry, random: dict[int, float]) -> tuple[str, ...]:
-    algorithm = entry.algorithm
+def _row(tile: Target, algorithm: BilinearAlgorithm, goal: Goal, random: dict[int, float]) -> tuple[str, ...]:
     return (
         str(algorithm.rank),
-        f"{tile.norm_sq / algorithm.rank:.2f}",
+        f"{tile.trivial_rank / algorithm.rank:.2f}",
         f"{algorithm.error:.5f}",
         f"{algorithm.missing_products:.2f}",
         f"{algorithm.amplification:.4g}",
+        f"{goal.score(algorithm.error, algorithm.amplification):.5f}" if goal.optimize_for else "",
         f"{random[algorithm.rank]:.5f}" if algorithm.rank in random else "-",
         algorithm.name,
     )

@@ -7,7 +7,9 @@ import torch
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.inits.request import NotApplicable, Request, Start, embed
-from stlsearch.solvers.deflation import deflate, spread_temperatures
+from stlsearch.lineage import parent_record
+from stlsearch.solvers.deflation import descend
+from stlsearch.solvers.problem import take
 from stlsearch.targets import Target
 
 NOISE = 0.05  # of the root mean square coefficient
@@ -18,7 +20,7 @@ def strassen(request: Request) -> Start:
 
     The classic idea of the Strassen-Tile paper (arXiv 2503.12211): an exact algorithm below the trivial rank
     already concentrates the tensor in few terms, so what remains after dropping the terms of least marginal
-    loss starts far below any random point. The first restart drops greedily, others at a temperature.
+    loss starts far below any random point. The restarts are the ends of a stochastic beam of drops.
 
     Raises:
         NotApplicable: not a matmul target, or a rank above the exact algorithm's.
@@ -31,7 +33,7 @@ def strassen(request: Request) -> Start:
 
 
 def known(request: Request) -> Start:
-    """Any registered algorithm (``known:NAME``), plus noise: deflated when its rank is higher, padded when lower.
+    """Any registered algorithm (``known:NAME``): deflated by a beam when its rank is higher, else padded, with noise.
 
     A good basis at a neighbouring rank or tile metric is the best start there is; the noise (5 % of the root
     mean square coefficient, none in the first restart) makes restarts differ. Padding adds small random terms.
@@ -39,11 +41,7 @@ def known(request: Request) -> Start:
     Raises:
         InputError: no name given, an unknown one, or an algorithm of another target.
     """
-    if not request.argument:
-        raise InputError("init known needs the name of a registered algorithm: --init known:NAME")
-    algorithm = request.lookup(request.argument)
-    if algorithm.target != request.problem.target:
-        raise InputError(f"{algorithm.name} computes {algorithm.target.slug}, not {request.problem.target.slug}")
+    algorithm = registered(request, "known")
     if algorithm.rank > request.rank:
         return _deflated(algorithm, request)
     factors = []
@@ -52,23 +50,34 @@ def known(request: Request) -> Start:
         noise[0] = 0
         padding = 0.1 * request.normal(request.restarts, request.rank - algorithm.rank, extent)
         factors.append(torch.cat([factor + noise, padding], dim=1))
-    return Start((factors[0], factors[1], factors[2]), {"parents": [_parent(algorithm)]})
+    return Start((factors[0], factors[1], factors[2]), {"parents": [parent_record(algorithm)]}, settled=True)
+
+
+def registered(request: Request, strategy: str) -> BilinearAlgorithm:
+    """The registered algorithm that the request names after the strategy's colon.
+
+    Raises:
+        InputError: no name given, an unknown one, or an algorithm of another target.
+    """
+    if not request.argument:
+        raise InputError(f"init {strategy} needs the name of a registered algorithm: --init {strategy}:NAME")
+    algorithm = request.lookup(request.argument)
+    if algorithm.target != request.problem.target:
+        raise InputError(f"{algorithm.name} computes {algorithm.target.slug}, not {request.problem.target.slug}")
+    return algorithm
 
 
 def _deflated(algorithm: BilinearAlgorithm, request: Request) -> Start:
-    factors = deflate(
+    factors = embed(algorithm, request.problem, request.restarts)
+    if algorithm.rank == request.rank:
+        return Start(factors, {"parents": [parent_record(algorithm)]})
+    *_, factors = descend(
         request.problem,
-        embed(algorithm, request.problem, request.restarts),
+        take(factors, torch.tensor([0])),
         request.rank,
         penalty=request.penalty,
-        temperature=spread_temperatures(request.restarts),
+        width=request.restarts,
         generator=request.generator,
         monitor=request.monitor,
     )
-    return Start(factors, {"parents": [_parent(algorithm)]})
-
-
-def _parent(algorithm: BilinearAlgorithm) -> dict[str, object]:
-    """What a later reader needs to find the parent again: id, name and where it came from."""
-    kept = {key: algorithm.provenance[key] for key in ("source", "licence", "construction") if key in algorithm.provenance}
-    return {"id": algorithm.id, "name": algorithm.name, **kept}
+    return Start(factors, {"parents": [parent_record(algorithm)]}, settled=True)

@@ -74,16 +74,18 @@ class Start:
     """A batch of starting factors, shapes (B, r, a), (B, r, b), (B, r, c), and where they come from.
 
     Attributes:
-        factors: on the problem's device and dtype.
+        factors: on the problem's device, in its dtype and in its frame.
         provenance: what to record, such as the parents an algorithm was deflated from.
+        settled: refined at the request's penalty already; a solver must not begin at a larger one, which would undo it.
     """
 
     factors: Factors
     provenance: Mapping[str, object] = field(default_factory=dict)
+    settled: bool = False
 
 
 def embed(algorithm: BilinearAlgorithm, problem: Problem, restarts: int) -> Factors:
-    """A real algorithm's factors as a batch of identical restarts.
+    """A real algorithm's factors in the problem's frame, as a batch of identical restarts.
 
     Raises:
         InputError: complex or finite-field factors.
@@ -94,4 +96,4 @@ def embed(algorithm: BilinearAlgorithm, problem: Problem, restarts: int) -> Fact
         torch.tensor(factor, device=problem.tensor.device, dtype=problem.tensor.dtype).expand(restarts, -1, -1).clone()
         for factor in (algorithm.U, algorithm.V, algorithm.W)
     )
-    return U, V, W
+    return problem.whiten((U, V, W))

@@ -4,39 +4,29 @@ With two factors fixed, the objective of `stlsearch.solvers.problem` is a ridge 
 for U, ((V V^T * W W^T) + mu diag(|v|^2 |w|^2)) U = MTTKRP(T, V, W), one Cholesky factorisation of an r x r
 matrix per restart. The penalty starts large and decays: without it ALS drifts into swamps of huge cancelling
 terms (border-rank solutions) and never returns.
+
+On a CPU the sweeps run compiled (`stlsearch.solvers.kernels`), elsewhere as batched tensor operations.
 """
 
 from __future__ import annotations
 
-import torch
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from stlsearch.solvers import kernels
 from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent
 
 START_PENALTY = 3e-3
-
-
-def sweep(problem: Problem, factors: Factors, penalty: float) -> Factors:
-    """One ALS sweep: U, then V, then W, each the exact minimiser given the other two."""
-    updated = list(balance(factors))
-    # Balanced terms have comparable sizes, so a tiny multiple of the mean diagonal guards zero terms only.
-    floor = 1e-14 if problem.tensor.dtype == torch.float64 else 1e-7
-    for mode in range(3):
-        first, second = (updated[k] for k in range(3) if k != mode)
-        gram = hadamard_gram(first, second, penalty)
-        diagonal = gram.diagonal(dim1=-2, dim2=-1)
-        diagonal += floor * diagonal.mean(-1, keepdim=True) + 1e-30
-        right = problem.mttkrp((updated[0], updated[1], updated[2]), mode)
-        lower, failed = torch.linalg.cholesky_ex(gram)
-        # A restart whose Gram matrix is singular to rounding keeps its factor instead of turning into NaN.
-        updated[mode] = torch.where((failed == 0)[:, None, None], torch.cholesky_solve(right, lower), updated[mode])
-    return updated[0], updated[1], updated[2]
 
 
 def solve(
     problem: Problem,
     start: Factors,
     *,
-    penalty: float = 1e-6,
+    penalty: float | Tensor = 1e-6,
     iterations: int = 1000,
     monitor: Monitor = silent,
     every: int = 50,
@@ -49,18 +39,73 @@ def solve(
     Args:
         problem: the tensor, device and dtype.
         start: factors of shape (B, r, a), (B, r, b), (B, r, c).
-        penalty: the final multiplier mu of the amplification.
-        iterations: sweeps; each costs O(B r (ab c + r^2)).
+        penalty: the final multiplier mu of the amplification, for all restarts or one each, shape (B,).
+        iterations: sweeps; each costs O(B r (nonzeros(T) + r^2 + r (a + b + c))).
         monitor: told the state every `every` sweeps; may raise to stop.
     """
-    factors = start
+    last = torch.as_tensor(penalty, dtype=torch.float64).expand(len(start[0])).clamp_min(1e-16)
+    first = last.clamp_min(start_penalty)
     decay = max(1, 2 * iterations // 3)
-    first = max(start_penalty, penalty)
-    for step in range(iterations):
-        monitor.tick()
-        if step % every == 0:
-            report(problem, monitor, step, factors)
-        level = first * (max(penalty, 1e-16) / first) ** min(1.0, step / decay)
-        factors = sweep(problem, factors, level)
+    fractions = (torch.arange(iterations, dtype=torch.float64) / decay).clamp_max(1.0)
+    penalties = first * (last / first) ** fractions.unsqueeze(1)
+    factors = start
+    for step in range(0, iterations, every):
+        report(problem, monitor, step, factors)
+        factors = sweeps(problem, factors, penalties[step : step + every], monitor)
     report(problem, monitor, iterations, factors)
     return factors
+
+
+def sweeps(problem: Problem, factors: Factors, penalties: Tensor, monitor: Monitor = silent) -> Factors:
+    """ALS sweeps, one per row of `penalties` (S, B) or (S, 1): mu of each sweep and restart."""
+    penalties = penalties.expand(-1, len(factors[0]))
+    if problem.tensor.device.type == "cpu":
+        return _compiled(problem, factors, penalties, monitor)
+    for level in penalties.to(problem.tensor):
+        monitor.tick()
+        factors = sweep(problem, factors, level)
+    return factors
+
+
+def sweep(problem: Problem, factors: Factors, penalty: float | Tensor) -> Factors:
+    """One ALS sweep as tensor operations: U, then V, then W, each the exact minimiser given the other two."""
+    updated = list(balance(factors))
+    # Balanced terms have comparable sizes, so a tiny multiple of the mean diagonal guards zero terms only.
+    floor = _floor(problem)
+    for mode in range(3):
+        first, second = (updated[k] for k in range(3) if k != mode)
+        gram = hadamard_gram(first, second, penalty)
+        diagonal = gram.diagonal(dim1=-2, dim2=-1)
+        diagonal += floor * diagonal.mean(-1, keepdim=True) + 1e-30
+        right = problem.mttkrp((updated[0], updated[1], updated[2]), mode)
+        lower, failed = torch.linalg.cholesky_ex(gram)
+        # A restart whose Gram matrix is singular to rounding keeps its factor instead of turning into NaN.
+        updated[mode] = torch.where((failed == 0)[:, None, None], torch.cholesky_solve(right, lower), updated[mode])
+    return updated[0], updated[1], updated[2]
+
+
+def _compiled(problem: Problem, factors: Factors, penalties: Tensor, monitor: Monitor) -> Factors:
+    """The sweeps by the compiled kernel, in groups of lanes; several threads take a group each."""
+    plans = problem.plans
+    dtype = plans[0].values.dtype
+
+    def work(group: slice) -> list[np.ndarray]:
+        monitor.tick()
+        lanes = [np.ascontiguousarray(factor[group].detach().numpy().transpose(2, 1, 0)) for factor in factors]
+        levels = np.ascontiguousarray(penalties[:, group].numpy().astype(dtype))
+        kernels.sweep_lanes(lanes, plans, levels, _floor(problem))
+        return lanes
+
+    groups = [slice(first, first + kernels.LANES) for first in range(0, len(factors[0]), kernels.LANES)]
+    threads = min(torch.get_num_threads(), len(groups))
+    if threads == 1:
+        done = [work(group) for group in groups]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            done = list(pool.map(work, groups))
+    U, V, W = (torch.from_numpy(np.concatenate([lanes[mode] for lanes in done], axis=2).transpose(2, 1, 0).copy()) for mode in range(3))
+    return U, V, W
+
+
+def _floor(problem: Problem) -> float:
+    return 1e-14 if problem.tensor.dtype == torch.float64 else 1e-7

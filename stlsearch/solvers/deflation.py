@@ -8,13 +8,19 @@ factors. Greedy drops get trapped; a softmax over -cost/temperature explores, a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from stlsearch.solvers import als
-from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent
+from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent, take
 
 TEMPERATURES = (0.1, 0.3, 1.0)
+SWEEPS = 40  # ALS sweeps after every drop of a beam
+CHILDREN = 3
+MOST_COPIES = 32  # of one member, while the beam is narrower than wanted
+SAME = 2e-5  # relative difference of two objectives below which they are taken for the same solution
 
 
 def drop_costs(factors: Factors, penalty: float) -> Tensor:
@@ -65,11 +71,60 @@ def deflate(
         keep = torch.ones(costs.shape, dtype=torch.bool)
         keep[torch.arange(batch), chosen] = False
         factors = _keep(factors, keep.to(factors[0].device))
-        for _ in range(sweeps):
-            monitor.tick()
-            factors = als.sweep(problem, factors, penalty)
+        factors = als.sweeps(problem, factors, torch.full((sweeps, 1), penalty, dtype=torch.float64), monitor)
         report(problem, monitor, start[0].shape[1] - factors[0].shape[1], factors)
     return factors
+
+
+def descend(
+    problem: Problem,
+    start: Factors,
+    rank: int,
+    *,
+    penalty: float,
+    width: int,
+    generator: torch.Generator,
+    sweeps: int = SWEEPS,
+    children: int = CHILDREN,
+    monitor: Monitor = silent,
+) -> Iterator[Factors]:
+    """A stochastic beam of long drops: yields the beam at every rank from one below the start's down to `rank`.
+
+    Every member of the beam has `children` successors, each with a term dropped at its own temperature (one greedily)
+    and refitted; the `width` best with distinct objectives go on. A greedy path gets trapped after some ten drops, and
+    many independent paths rediscover each other: keeping the distinct best of them costs no more and finds better ones.
+    """
+    factors = start
+    first = start[0].shape[1]
+    while factors[0].shape[1] > rank:
+        held = len(factors[0])
+        copies = children * max(1, min(width // held, MOST_COPIES))
+        grown = tuple(factor.repeat_interleave(copies, 0) for factor in factors)
+        heat = spread_temperatures(copies).repeat(held)
+        factors = deflate(
+            problem,
+            (grown[0], grown[1], grown[2]),
+            factors[0].shape[1] - 1,
+            penalty=penalty,
+            sweeps=sweeps,
+            temperature=heat,
+            generator=generator,
+        )
+        factors = distinct(problem, factors, penalty, width)
+        report(problem, monitor, first - factors[0].shape[1], factors)
+        yield factors
+
+
+def distinct(problem: Problem, factors: Factors, penalty: float, most: int) -> Factors:
+    """The best restarts by the penalised objective, at most `most`, best first; equal objectives are the same solution."""
+    values = problem.objective(factors, penalty).nan_to_num(float("inf")).tolist()
+    chosen: list[int] = []
+    for index in sorted(range(len(values)), key=values.__getitem__):
+        if not chosen or values[index] - values[chosen[-1]] > SAME * abs(values[index]) + 1e-12:
+            chosen.append(index)
+        if len(chosen) == most:
+            break
+    return take(factors, torch.tensor(chosen, device=factors[0].device))
 
 
 def spread_temperatures(count: int) -> Tensor:

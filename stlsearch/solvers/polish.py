@@ -41,6 +41,10 @@ class Goal:
         if self.search_penalty is not None and not 0 < self.search_penalty < 1:
             raise InputError(f"the penalty to search at must lie between 0 and 1, not {self.search_penalty}")
 
+    def describe(self) -> dict[str, object]:
+        """The goal as provenance records it: what was minimised, not how it was searched for."""
+        return {"optimize_for": self.optimize_for} if self.optimize_for else {"max_amplification": self.max_amplification}
+
     @property
     def roundoff_penalty(self) -> float | None:
         """u^2 of the dtype, the multiplier at which F is the total error; None under a bound."""

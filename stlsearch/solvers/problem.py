@@ -16,9 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from stlsearch.metric import Frame, Metric
+from stlsearch.solvers.kernels import Plan
 from stlsearch.targets import Target
 
 Factors = tuple[Tensor, Tensor, Tensor]
@@ -30,15 +33,46 @@ class Problem:
 
     Attributes:
         target: the bilinear map.
-        tensor: T (or T weighted by a metric), shape (a, b, c).
+        tensor: T, or T weighted by a metric, shape (a, b, c).
+        metric: None for white inputs. Factors that a solver sees are in the frame of the metric.
     """
 
     target: Target
     tensor: Tensor
+    metric: Metric | None = None
 
     @staticmethod
-    def of(target: Target, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Problem:
-        return Problem(target, torch.tensor(target.tensor, dtype=dtype, device=device))
+    def of(target: Target, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64, metric: Metric | None = None) -> Problem:
+        frame = None if metric is None else metric.frame(target)
+        tensor = target.tensor if frame is None else frame.weighted(target.tensor)
+        return Problem(target, torch.tensor(tensor, dtype=dtype, device=device), metric)
+
+    @cached_property
+    def frame(self) -> Frame | None:
+        """The frame of the metric."""
+        return None if self.metric is None else self.metric.frame(self.target)
+
+    def whiten(self, factors: Factors) -> Factors:
+        """Factors of the target itself taken to the frame of the metric: U Sa^(1/2), V Sb^(1/2), W."""
+        if self.frame is None:
+            return factors
+        return self._turned(factors, self.frame.activation, self.frame.weight)
+
+    def restore(self, factors: Factors) -> Factors:
+        """Inverse of `whiten`: U_w Sa^(-1/2), V_w Sb^(-1/2), W."""
+        if self.frame is None:
+            return factors
+        return self._turned(factors, self.frame.activation_inverse, self.frame.weight_inverse)
+
+    @staticmethod
+    def _turned(factors: Factors, first: np.ndarray, second: np.ndarray) -> Factors:
+        U, V, W = factors
+        return U @ torch.tensor(first).to(U), V @ torch.tensor(second).to(V), W
+
+    @cached_property
+    def plans(self) -> list[Plan]:
+        """The non-zero entries as the compiled sweeps read them, one plan per mode; for a tensor on the CPU."""
+        return [Plan.of(self.tensor.numpy(), mode) for mode in range(3)]
 
     @cached_property
     def norm_sq(self) -> Tensor:
@@ -95,7 +129,7 @@ class Monitor:
     """Watches a solver. Either method may raise to stop it (time limit, interrupt). This one watches nothing."""
 
     def tick(self) -> None:
-        """Called every iteration, so it must be cheap."""
+        """Called every iteration, or every few where they run compiled: it must be cheap."""
 
     def report(self, report: Report) -> None:
         """Called every few iterations with the state of every restart."""
@@ -121,10 +155,10 @@ def balance(factors: Factors) -> Factors:
     return U, V, W
 
 
-def hadamard_gram(first: Tensor, second: Tensor, penalty: float) -> Tensor:
-    """(F1 F1^T) * (F2 F2^T) with its diagonal multiplied by 1 + penalty: shape (B, r, r)."""
+def hadamard_gram(first: Tensor, second: Tensor, penalty: float | Tensor) -> Tensor:
+    """(F1 F1^T) * (F2 F2^T) with its diagonal multiplied by 1 + penalty (one, or one per restart): shape (B, r, r)."""
     gram = (first @ first.mT) * (second @ second.mT)
-    gram.diagonal(dim1=-2, dim2=-1).mul_(1 + penalty)
+    gram.diagonal(dim1=-2, dim2=-1).mul_(1 + torch.as_tensor(penalty, dtype=gram.dtype, device=gram.device).unsqueeze(-1))
     return gram
 
 
