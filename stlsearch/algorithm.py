@@ -25,6 +25,7 @@ import numpy as np
 from stlsearch import exact
 from stlsearch.errors import InputError
 from stlsearch.exact import ExactMatrix, Factors, Mismatch
+from stlsearch.metric import Metric
 from stlsearch.targets import Target
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8, "e4m3": 2.0**-4}
@@ -40,7 +41,8 @@ class BilinearAlgorithm:
         ring: where the coefficients live: Z2, Zp, Z, Z[1/2], Q, Q(i), R or C.
         U, V, W: float64 (complex128 over C and Q(i)), shapes (r, a), (r, b), (r, c), read-only.
         exact: the three factors in exact form for exact rings, None over R and C.
-        metric: None for white inputs, else the second moments the basis was fitted for.
+        metric: None for white inputs, else the second moments the basis was fitted for. The factors are those
+            of the product itself all the same, in no weighted frame.
         provenance: how it was made, enough to make it again; no part of its identity.
     """
 
@@ -50,7 +52,7 @@ class BilinearAlgorithm:
     V: np.ndarray
     W: np.ndarray
     exact: Factors | None = None
-    metric: Mapping[str, object] | None = None
+    metric: Metric | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     @staticmethod
@@ -60,7 +62,7 @@ class BilinearAlgorithm:
         V: np.ndarray,
         W: np.ndarray,
         *,
-        metric: Mapping[str, object] | None = None,
+        metric: Metric | None = None,
         provenance: Mapping[str, object] | None = None,
         balance: bool = True,
     ) -> BilinearAlgorithm:
@@ -156,6 +158,16 @@ class BilinearAlgorithm:
         """g = sum_r |u_r|^2 |v_r|^2 |w_r|^2/||T||^2."""
         sizes = [(np.abs(factor) ** 2).sum(axis=1) for factor in (self.U, self.V, self.W)]
         return float((sizes[0] * sizes[1] * sizes[2]).sum() / self.target.norm_sq)
+
+    @cached_property
+    def metric_error(self) -> float | None:
+        """e under the algorithm's own metric (see `stlsearch.metric`); None for one made for white inputs."""
+        return None if self.metric is None else self.metric.error(self)
+
+    @cached_property
+    def metric_amplification(self) -> float | None:
+        """g in the frame of the algorithm's own metric; None for one made for white inputs."""
+        return None if self.metric is None else self.metric.amplification(self)
 
     def total_error(self, dtype: str) -> float:
         """e + g u^2: the predicted relative mean squared error when values are stored as `dtype`."""
