@@ -13,7 +13,7 @@ REFINEMENTS = 3
 
 def accurate(problem: Problem) -> Problem:
     """The same problem in float64, in which starts are built whatever the solver's dtype."""
-    return Problem(problem.target, problem.tensor.double())
+    return Problem(problem.target, problem.tensor.double(), problem.metric)
 
 
 def decoded(problem: Problem, U: Tensor, V: Tensor, penalty: float) -> Factors:

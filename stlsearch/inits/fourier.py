@@ -89,7 +89,8 @@ def _group_starts(request: Request, orders: Orders, count: int) -> Factors:
             torch.cat([factor, torch.randn(count, spare, factor.shape[2], generator=request.generator, dtype=torch.float64)], 1)
             for factor in (U, V)
         )
-    factors = decoded(problem, U.to(problem.tensor), V.to(problem.tensor), request.penalty)
+    U, V, _ = problem.whiten((U.to(problem.tensor), V.to(problem.tensor), V))
+    factors = decoded(problem, U, V, request.penalty)
     while factors[0].shape[1] > request.rank:
         U, V, _ = deflate(problem, factors, factors[0].shape[1] - 1, penalty=request.penalty, sweeps=0, monitor=request.monitor)
         factors = decoded(problem, U, V, request.penalty)

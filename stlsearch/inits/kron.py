@@ -41,7 +41,7 @@ def kron(request: Request) -> Start:
     for (r1, r2), count in zip(pairs, counts, strict=True):
         if count == 0:
             continue
-        start = product_basis(bases[left][r1][1], bases[right][r2][1], left, right)
+        start = request.problem.whiten(product_basis(bases[left][r1][1], bases[right][r2][1], left, right))
         U, V, W = (factor.expand(count, -1, -1).clone() for factor in start)
         batches.append(
             deflate(

@@ -46,6 +46,7 @@ def polynomial(request: Request) -> Start:
     encoders = [_encoders(request, index) for index in range(request.restarts)]
     problem = accurate(request.problem)
     U, V = (torch.stack([pair[mode] for pair in encoders]).to(problem.tensor) for mode in range(2))
+    U, V, _ = problem.whiten((U, V, V))
     U, V, W = (factor.to(request.problem.tensor) for factor in decoded(problem, U, V, request.penalty))
     return Start((U, V, W), {"points": "equidistant directions"})
 

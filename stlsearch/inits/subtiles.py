@@ -143,7 +143,7 @@ def subtiles(request: Request) -> Start:
     starts = [_one_start(packer, index, request.generator) for index in range(request.restarts)]
     U, V, W = (torch.stack([start[mode] for start in starts]).to(request.problem.tensor) for mode in range(3))
     covered = packer.covered(tile, request.rank)
-    return Start((U, V, W), {"covered_products": covered})
+    return Start(request.problem.whiten((U, V, W)), {"covered_products": covered})
 
 
 def _cuts(brick: Brick) -> Iterator[tuple[Brick, Brick]]:

@@ -1,0 +1,208 @@
+"""When are two algorithms for a matrix product the same? What changes of basis cannot change.
+
+In the C^T form (u, v, w are n x m, m x p and p x n matrices) a change of basis takes a term to (X u Y^-1, Y v Z^-1,
+Z w X^-1), and scaling a term moves factors of product 1 between its matrices; neither changes the exactness of an exact
+algorithm (de Groote, "On varieties of optimal algorithms for the computation of bilinear mappings", Theoret. Comput. Sci.
+7, 1978). Unchanged are
+
+- the ranks of u, v and w of every term;
+- for every three terms, q_rst = tr(u_r v_s w_t) tr(u_s v_t w_r) tr(u_t v_r w_s), in which every matrix of the three
+  terms occurs once. Moving the modes round or transposing the product only renames terms: the numbers stay.
+
+An approximate algorithm keeps its e and g only under *orthogonal* changes of basis, which leave more unchanged:
+|u||v||w| and the singular values of u, v, w of every term, and the inner products of terms up to sign.
+
+Every one is a multiset over the terms, compared sorted. They are necessary for two algorithms to be the same, not
+sufficient: equal signatures are no proof, different ones are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.transforms import cyclic_form
+from stlsearch.errors import InputError
+from stlsearch.exact import modulus_of
+
+TOLERANCE = 1e-3  # relative: optima found by different paths agree to about 1e-5, different ones differ by far more
+RANK_TOLERANCE = 1e-3  # a singular value below this share of the largest counts as zero
+PRIME = 2**31 - 1
+
+
+def rank_triples(algorithm: BilinearAlgorithm, tolerance: float = RANK_TOLERANCE) -> tuple[tuple[int, int, int], ...]:
+    """The ranks of (u, v, w) as matrices, one triple a term, sorted: unchanged by every change of basis.
+
+    Raises:
+        InputError: not a matrix product.
+    """
+    ranks = [(values > tolerance * values[:, :1]).sum(axis=1) for values in _singular_values(_matrices(algorithm))]
+    return tuple(sorted((int(a), int(b), int(c)) for a, b, c in zip(*ranks, strict=True)))
+
+
+def triple_products(algorithm: BilinearAlgorithm) -> np.ndarray:
+    """q_rst for every r, s, t, sorted, shape (r^3,): unchanged by scaling, order and every change of basis.
+
+    Raises:
+        InputError: not a matrix product.
+    """
+    U, V, W = _matrices(algorithm)
+    traces = np.einsum("rij,sjk,tki->rst", U, V, W, optimize=True)
+    return np.sort((traces * traces.transpose(2, 0, 1) * traces.transpose(1, 2, 0)).real, axis=None)
+
+
+def class_invariant(algorithm: BilinearAlgorithm) -> str:
+    """SHA-256 of what every change of basis, cyclic shift and transposition leaves of an exact algorithm, 64 hex digits.
+
+    The multiset of q_rst modulo 2^31 - 1 (modulo p over Zp), computed without rounding, so that it can be compared and
+    stored. Two algorithms of one class have the same; two that have the same are probably of one class.
+
+    Raises:
+        InputError: an inexact or complex algorithm, one that is not a matrix product, or a denominator divisible by the prime.
+    """
+    if algorithm.exact is None or any(factor.imaginary is not None for factor in algorithm.exact):
+        raise InputError(f"a class invariant needs an exact real algorithm, not one over {algorithm.ring}")
+    n, m, p = _shape(algorithm)
+    prime = modulus_of(algorithm.ring) or PRIME
+    residues = []
+    for factor in algorithm.exact:
+        if factor.denominator % prime == 0:
+            raise InputError(f"the denominator {factor.denominator} has no inverse modulo {prime}")
+        scale = pow(int(factor.denominator), -1, prime)
+        residues.append(np.array([[int(value) * scale % prime for value in row] for row in factor.real.tolist()], dtype=np.int64))
+    U, V, W = residues[0].reshape(-1, n, m), residues[1].reshape(-1, m, p), residues[2].reshape(-1, n, p)
+    traces = np.zeros((len(U),) * 3, dtype=np.int64)
+    for i in range(n):
+        for k in range(p):
+            pairs = np.zeros((len(U),) * 2, dtype=np.int64)
+            for j in range(m):
+                pairs = (pairs + U[:, None, i, j] * V[None, :, j, k]) % prime
+            traces = (traces + pairs[:, :, None] * W[None, None, :, i, k]) % prime
+    products = traces * traces.transpose(2, 0, 1) % prime * traces.transpose(1, 2, 0) % prime
+    head = f"{sorted((n, m, p))} {algorithm.rank} {prime}".encode()
+    return hashlib.sha256(head + np.sort(products, axis=None).astype(">i8").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """What orthogonal changes of basis, scaling and reordering leave of an algorithm, exact or not.
+
+    Attributes:
+        target: the slug of its target.
+        rank: r.
+        error, amplification: e and g.
+        parts: sorted vectors by name, each compared for itself.
+    """
+
+    target: str
+    rank: int
+    error: float
+    amplification: float
+    parts: dict[str, np.ndarray]
+
+    @staticmethod
+    def of(algorithm: BilinearAlgorithm) -> Signature:
+        """For a target other than a matrix product: sizes and inner products of terms only."""
+        terms = _term_gram(algorithm)
+        sizes = np.sqrt(np.diag(terms).clip(0))
+        parts = {"sizes": np.sort(sizes), "spectrum": np.linalg.eigvalsh(terms), "inner": np.sort(np.abs(terms), axis=None)}
+        if algorithm.target.shape is not None:
+            for name, values in zip("uvw", _singular_values(_matrices(algorithm)), strict=True):
+                # Of a term of size |u||v||w|, so that a vanishing term does not count as much as a large one.
+                share = values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-300)
+                parts[f"singular values of {name}"] = np.sort(share * sizes[:, None], axis=0).ravel()
+            products = triple_products(algorithm)
+            parts["triple products"] = np.cbrt(products)
+        return Signature(algorithm.target.slug, algorithm.rank, algorithm.error, algorithm.amplification, parts)
+
+    def distance(self, other: Signature) -> float:
+        """The largest relative difference of a part (and of e and g); infinite for another target or rank."""
+        if (self.target, self.rank) != (other.target, other.rank):
+            return math.inf
+        differences = [abs(self.error - other.error), _relative(self.amplification, other.amplification)]
+        for name, mine in self.parts.items():
+            scale = max(float(np.linalg.norm(mine)), float(np.linalg.norm(other.parts[name])), 1e-300)
+            differences.append(float(np.linalg.norm(mine - other.parts[name])) / scale)
+        return max(differences)
+
+
+def same_orbit(one: BilinearAlgorithm, other: BilinearAlgorithm, tolerance: float = TOLERANCE) -> bool:
+    """Whether two algorithms look the same under orthogonal changes of basis, scaling and reordering of terms.
+
+    No is certain (up to the tolerance), yes is not, see above. Exact algorithms that differ by a general change of
+    basis are told by `class_invariant`.
+    """
+    return Signature.of(one).distance(Signature.of(other)) <= tolerance
+
+
+def _by_error(algorithm: BilinearAlgorithm) -> float:
+    return algorithm.error
+
+
+@dataclass
+class DistinctPool:
+    """Up to `limit` best algorithms of each target and rank, no two of them the same by their signatures.
+
+    Attributes:
+        limit: k.
+        score: lower is better; by default e.
+        tolerance: of `Signature.distance`.
+    """
+
+    limit: int
+    score: Callable[[BilinearAlgorithm], float] = _by_error
+    tolerance: float = TOLERANCE
+    _held: dict[tuple[str, int], list[tuple[float, Signature, BilinearAlgorithm]]] = field(default_factory=dict, repr=False)
+
+    def add(self, algorithm: BilinearAlgorithm) -> bool:
+        """Take it in when it is new and good enough, or a better version of one that is held; say whether it was."""
+        score, signature = self.score(algorithm), Signature.of(algorithm)
+        held = self._held.setdefault((signature.target, signature.rank), [])
+        if not math.isfinite(score) or (len(held) >= self.limit and score >= held[-1][0]):
+            return False
+        twins = [entry for entry in held if entry[1].distance(signature) <= self.tolerance]
+        if any(entry[0] <= score for entry in twins):
+            return False
+        kept = [entry for entry in held if all(entry is not twin for twin in twins)]
+        kept.append((score, signature, algorithm))
+        held[:] = sorted(kept, key=lambda entry: entry[0])[: self.limit]
+        return True
+
+    def best(self, slug: str, rank: int) -> list[BilinearAlgorithm]:
+        """Those held for a target (its slug) and rank, best first."""
+        return [algorithm for _, _, algorithm in self._held.get((slug, rank), [])]
+
+    def __len__(self) -> int:
+        return sum(len(held) for held in self._held.values())
+
+
+def _shape(algorithm: BilinearAlgorithm) -> tuple[int, int, int]:
+    if algorithm.target.shape is None:
+        raise InputError(f"changes of basis are known for matrix products, not for {algorithm.target.slug}")
+    return algorithm.target.shape
+
+
+def _matrices(algorithm: BilinearAlgorithm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u, v and w of every term in the C^T form, shapes (r, n, m), (r, m, p), (r, p, n)."""
+    n, m, p = _shape(algorithm)
+    U, V, W = cyclic_form(algorithm)
+    return U.reshape(-1, n, m), V.reshape(-1, m, p), W.reshape(-1, p, n)
+
+
+def _singular_values(factors: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    return [np.linalg.svd(factor, compute_uv=False) for factor in factors]
+
+
+def _term_gram(algorithm: BilinearAlgorithm) -> np.ndarray:
+    """Inner products of the terms, <u_r, u_s> <v_r, v_s> <w_r, w_s>."""
+    U, V, W = algorithm.U, algorithm.V, algorithm.W
+    return ((U @ U.conj().T) * (V @ V.conj().T) * (W @ W.conj().T)).real
+
+
+def _relative(one: float, other: float) -> float:
+    return abs(one - other) / max(abs(one), abs(other), 1e-300)

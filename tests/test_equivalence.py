@@ -1,0 +1,134 @@
+"""What changes of basis leave unchanged, and that different algorithms are told apart."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from samples import noisy, strassen_mod_2
+
+from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.classical import karatsuba, laderman, standard, strassen, winograd
+from stlsearch.constructions.transforms import compose, cyclic, sandwich, transpose
+from stlsearch.equivalence import DistinctPool, Signature, class_invariant, rank_triples, same_orbit, triple_products
+from stlsearch.errors import InputError
+from stlsearch.solvers import als, lm
+from stlsearch.solvers.problem import Problem
+from stlsearch.targets import Target
+
+
+def inexact(shape=(2, 3, 2), rank=5, seed=0):
+    return noisy(Target.matmul(*shape), rank, seed)
+
+
+def disguised(algorithm, seed=0, orthogonal=True):
+    """The same algorithm in another basis, its terms reordered and rescaled."""
+    rng = np.random.default_rng(seed)
+    bases = []
+    for size in algorithm.target.shape:
+        basis = rng.normal(size=(size, size))
+        bases.append(np.linalg.qr(basis)[0] if orthogonal else basis + 2 * np.eye(size))
+    floats = BilinearAlgorithm.from_floats(algorithm.target, algorithm.U, algorithm.V, algorithm.W)
+    turned = sandwich(floats, *bases)
+    order = rng.permutation(algorithm.rank)
+    a, b = rng.normal(size=(2, algorithm.rank, 1))
+    return BilinearAlgorithm.from_floats(algorithm.target, turned.U[order] * a, turned.V[order] * b, turned.W[order] / a / b, balance=False)
+
+
+@pytest.mark.parametrize("algorithm", [strassen(), laderman(), inexact(), compose(strassen(), strassen())], ids=lambda a: a.name)
+def test_orthogonal_changes_of_basis_order_and_scales_leave_the_signature(algorithm):
+    assert same_orbit(algorithm, disguised(algorithm, 1))
+    assert Signature.of(algorithm).distance(Signature.of(disguised(algorithm, 2))) < 1e-4
+
+
+@pytest.mark.parametrize("algorithm", [strassen(), laderman(), inexact()], ids=lambda a: a.name)
+def test_general_changes_of_basis_leave_ranks_and_triple_products(algorithm):
+    other = disguised(algorithm, 3, orthogonal=False)
+    assert rank_triples(other) == rank_triples(algorithm)
+    np.testing.assert_allclose(triple_products(other), triple_products(algorithm), atol=1e-9 * np.abs(triple_products(algorithm)).max())
+    assert not same_orbit(algorithm, other)  # g changes
+
+
+def test_rank_triples_of_strassen():
+    assert rank_triples(strassen()) == ((1, 1, 1),) * 6 + ((2, 2, 2),)
+    assert rank_triples(standard(2, 1, 2)) == ((1, 1, 1),) * 4
+
+
+def test_the_class_invariant_is_one_for_all_algorithms_of_rank_7_and_tells_others_apart():
+    # De Groote: all algorithms of rank 7 for 2 x 2 matrices are one up to changes of basis.
+    turned = sandwich(strassen(), [[1, 2], [0, 1]], [[1, 0], [3, 1]], [[2, 1], [1, 1]])
+    same = {class_invariant(algorithm) for algorithm in (strassen(), winograd(), turned, cyclic(strassen()), transpose(winograd()))}
+    assert len(same) == 1
+    assert class_invariant(standard(2, 2, 2)) not in same
+    double = compose(strassen(), strassen())
+    assert class_invariant(double) == class_invariant(compose(strassen(), winograd()))
+    assert class_invariant(laderman()) == class_invariant(cyclic(laderman()))
+    assert len(class_invariant(strassen_mod_2())) == 64
+
+
+def test_a_class_invariant_needs_an_exact_matrix_product():
+    with pytest.raises(InputError, match="exact"):
+        class_invariant(inexact())
+    with pytest.raises(InputError, match="matrix products"):
+        class_invariant(karatsuba())
+
+
+def optima(problem, rank, penalty, count=16):
+    """Local optima of the penalised objective from random starts, best first."""
+    generator = torch.Generator().manual_seed(0)
+    start = tuple(torch.randn(count, rank, extent, generator=generator, dtype=torch.float64) for extent in problem.target.dims)
+    factors = lm.solve(problem, als.solve(problem, start, penalty=penalty, iterations=400), penalty=penalty, iterations=60)
+    order = problem.objective(factors, penalty).argsort().tolist()
+    return [BilinearAlgorithm.from_floats(problem.target, *(factor[index].numpy() for factor in factors)) for index in order]
+
+
+def test_one_optimum_reached_from_two_starts_is_recognised():
+    # Strassen's algorithm in the basis of least g, g = 25/9, whatever the start.
+    best, second, *_ = optima(Problem.of(Target.matmul(2, 2, 2)), 7, 1e-4)
+    assert best.amplification == pytest.approx(25 / 9, rel=0.02)
+    assert np.abs(best.U - second.U).max() > 0.1
+    assert same_orbit(best, second)
+
+
+def test_different_optima_of_one_rank_differ():
+    found = optima(Problem.of(Target.matmul(2, 2, 3)), 8, 1e-3)
+    assert found[-1].error - found[0].error > 1e-3
+    assert not same_orbit(found[0], found[-1])
+    assert same_orbit(found[0], disguised(found[0]))
+
+
+def test_different_targets_and_ranks_are_infinitely_apart_and_other_maps_have_signatures_too():
+    assert Signature.of(strassen()).distance(Signature.of(standard(2, 2, 2))) == float("inf")
+    assert same_orbit(karatsuba(), karatsuba())
+
+
+def test_the_pool_keeps_the_best_that_differ():
+    pool = DistinctPool(limit=2)
+    optima = sorted((inexact(seed=seed) for seed in range(4)), key=lambda algorithm: algorithm.error)
+    assert pool.add(optima[2])
+    assert not pool.add(disguised(optima[2]))  # the same again
+    assert pool.add(optima[3])
+    assert pool.add(optima[1])  # pushes out the worst
+    assert not pool.add(optima[3])
+    assert [algorithm.id for algorithm in pool.best("2x3x2", 5)] == [optima[1].id, optima[2].id]
+    assert pool.add(optima[0])
+    assert [algorithm.id for algorithm in pool.best("2x3x2", 5)] == [optima[0].id, optima[1].id]
+    assert pool.add(strassen())  # another target has a place of its own
+    assert len(pool) == 3
+
+
+def test_a_better_version_of_one_held_takes_its_place():
+    pool = DistinctPool(limit=3, score=lambda algorithm: algorithm.error)
+    worse = inexact(seed=1)
+    better = BilinearAlgorithm.from_floats(worse.target, worse.U, worse.V, worse.W * (1 - 1e-6))
+    first, second = sorted((worse, better), key=lambda algorithm: algorithm.error, reverse=True)
+    assert pool.add(first)
+    assert pool.add(second)
+    assert [algorithm.id for algorithm in pool.best("2x3x2", 5)] == [second.id]
+
+
+def test_the_example_of_the_documents_runs():
+    page = (Path(__file__).parent.parent / "docs" / "solvers.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(code, {})  # our own page
