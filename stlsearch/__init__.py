@@ -6,4 +6,4 @@ evaluate (`stlsearch.evaluate`), compare (`stlsearch.compare`). Nothing is impor
 torch does not load it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -69,20 +69,23 @@ class Point:
 
 
 def draw_frontier(target: Target, fronts: Mapping[str, Sequence[Point]], path: Path) -> None:
-    """Error against the FLOP factor ||T||^2/r, one line per front, beside keeping r of the ||T||^2 products as they are.
+    """Error against the FLOP factor, the products of the definition over r, one line per front.
+
+    Beside it, for matrix products, what keeping r of the nmp products as they are would give.
 
     Raises:
         RegistryError: the file cannot be written.
     """
-    products = target.norm_sq
+    products = target.trivial_rank
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for label, points in fronts.items():
         axes.plot([products / point.rank for point in points], [point.error for point in points], marker="o", markersize=4, label=label)
-    ranks = np.arange(max(1, int(min((p.rank for points in fronts.values() for p in points), default=1))), int(products) + 1)
-    axes.plot(products / ranks, 1 - ranks / products, linestyle="--", color="gray", label=f"keep r of {products:g} products")
+    ranks = np.arange(max(1, int(min((p.rank for points in fronts.values() for p in points), default=1))), products + 1)
+    if target.shape is not None:
+        axes.plot(products / ranks, 1 - ranks / products, linestyle="--", color="gray", label=f"keep r of {products} products")
     axes.set(
-        xlabel=f"FLOP factor {products:g}/r (fewer multiplications)",
+        xlabel=f"FLOP factor {products}/r (fewer multiplications)",
         ylabel="relative squared error e",
         title=f"bases of {target.slug}",
         ylim=(0, None),

@@ -9,6 +9,7 @@ import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.exact import ExactMatrix
+from stlsearch.metric import Metric
 from stlsearch.targets import Target
 
 STRASSEN_U = [[1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0], [-1, 0, 1, 0], [0, 1, 0, -1]]
@@ -69,7 +70,7 @@ def with_metric(algorithm: BilinearAlgorithm, seed: int = 0) -> BilinearAlgorith
         rows = random.normal(size=(3 * extent, extent))
         moment = rows.T @ rows / len(rows)
         moments.append((moment + moment.T) / 2)
-    return replace(algorithm, metric={"activation": moments[0], "weight": moments[1], "layout": {"rows": "neighbouring tokens"}})
+    return replace(algorithm, metric=Metric(moments[0], moments[1], {"tokens": "neighbouring"}))
 
 
 def every_kind() -> list[BilinearAlgorithm]:

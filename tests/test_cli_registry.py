@@ -69,10 +69,10 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 def test_list_is_a_sorted_table(run: Session) -> None:
     lines = run("list").splitlines()
-    assert lines[0].split() == ["name", "tile", "rank", "ring", "rel_sq_error", "g", "where"]
+    assert lines[0].split() == ["name", "tile", "rank", "ring", "rel_sq_error", "g", "metric", "e_metric", "where"]
     assert [line.split()[0] for line in lines[1:]] == [entry.algorithm.name for entry in run.registry.entries()[0]]
     row = next(line.split() for line in lines if line.startswith(strassen().name))
-    assert row[1:] == ["2x2x2", "7", "Z", "0", "4", "user"]
+    assert row[1:] == ["2x2x2", "7", "Z", "0", "4", "white", "user"]
 
 
 def test_list_filters(run: Session) -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -56,6 +57,8 @@ def test_commands_in_the_documents_parse():
     for line in lines:
         name, *rest = line.split()
         command = cli.get_command(None, name)
+        if isinstance(command, click.Group):
+            command = command.commands[rest[0]]
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= known, line
 

@@ -19,8 +19,8 @@ from stlsearch.commands.options import (
     rank_option,
     registry_option,
     seed_option,
+    target_option,
     threads_option,
-    tile_option,
 )
 from stlsearch.commands.progress import ProgressLine
 from stlsearch.commands.summary import table
@@ -36,7 +36,7 @@ SIGNIFICANT = 0.05
 
 
 @click.command("compare")
-@tile_option()
+@target_option()
 @rank_option()
 @click.option(
     "--init", default="random,strassen,kron,polynomial,fourier,subtiles", show_default=True, help=f"Of {', '.join(INITS)}; known:NAME."
@@ -54,7 +54,7 @@ SIGNIFICANT = 0.05
 @registry_option()
 @json_option()
 def command(
-    tile: Target,
+    target: Target,
     rank: int,
     init: str,
     solver: str,
@@ -79,7 +79,7 @@ def command(
     Errors are relative squared errors e; "missing" is the best one counted in scalar products of the tile; p is the
     one-sided Mann-Whitney probability, Holm-corrected, of errors this low if the strategy were no better than random starts.
     """
-    tile.check_rank(rank)
+    target.check_rank(rank)
     goal = make_goal(optimize_for, max_amplification)
     set_threads(threads)
     if plot is not None:
@@ -87,7 +87,7 @@ def command(
     line = ProgressLine()
     try:
         result = compare(
-            tile,
+            target,
             rank,
             [name.strip() for name in init.split(",")],
             solver=solver,
@@ -104,25 +104,24 @@ def command(
         line.close()
     outcomes = result.outcomes
     if as_json:
-        documents = [_document(each, tile) for each in outcomes]
-        emit_json(
-            {"tile": list(tile.shape or ()), "rank": rank, "solver": solver, "interrupted": result.interrupted, "outcomes": documents}
-        )
+        documents = [_document(each, target) for each in outcomes]
+        header = {"tile": list(target.shape or ()), "target": target.describe(), "rank": rank, "solver": solver}
+        emit_json({**header, "interrupted": result.interrupted, "outcomes": documents})
     else:
-        _print(outcomes, tile)
+        _print(outcomes, target)
     if plot is not None:
-        draw_comparison(outcomes, f"{tile.slug}, rank {rank}, {solver}", plot)
+        draw_comparison(outcomes, f"{target.slug}, rank {rank}, {solver}", plot)
     if result.interrupted:
         click.echo("interrupted: only the strategies above were finished", err=True)
     return INTERRUPTED if result.interrupted else 0
 
 
-def _print(outcomes: list[Outcome], tile: Target) -> None:
+def _print(outcomes: list[Outcome], target: Target) -> None:
     click.echo(
         table(
             [
                 ("init", "best e", "median e", "worst e", "missing", "g", "start s", "solver s", "p"),
-                *(_row(each, tile) for each in outcomes),
+                *(_row(each, target) for each in outcomes),
             ],
             range(1, 9),
         )
@@ -133,7 +132,7 @@ def _print(outcomes: list[Outcome], tile: Target) -> None:
     click.echo(_verdict(outcomes))
 
 
-def _row(outcome: Outcome, tile: Target) -> tuple[str, ...]:
+def _row(outcome: Outcome, target: Target) -> tuple[str, ...]:
     if outcome.refused:
         return (outcome.init, *["-"] * 8)
     errors, best = outcome.errors, int(outcome.errors.argmin())
@@ -142,7 +141,7 @@ def _row(outcome: Outcome, tile: Target) -> tuple[str, ...]:
         f"{errors[best]:.5f}",
         f"{np.median(errors):.5f}",
         f"{errors.max():.5f}",
-        f"{errors[best] * tile.norm_sq:.2f}",
+        f"{errors[best] * target.norm_sq:.2f}",
         f"{outcome.amplifications[best]:.4g}",
         f"{outcome.start_seconds:.1f}",
         f"{outcome.seconds:.1f}",
@@ -150,7 +149,7 @@ def _row(outcome: Outcome, tile: Target) -> tuple[str, ...]:
     )
 
 
-def _document(outcome: Outcome, tile: Target) -> dict[str, object]:
+def _document(outcome: Outcome, target: Target) -> dict[str, object]:
     if outcome.refused:
         return {"init": outcome.init, "refused": outcome.refused}
     return {
@@ -159,7 +158,7 @@ def _document(outcome: Outcome, tile: Target) -> dict[str, object]:
         "best": float(outcome.errors.min()),
         "median": float(np.median(outcome.errors)),
         "worst": float(outcome.errors.max()),
-        "missing_products": float(outcome.errors.min() * tile.norm_sq),
+        "missing_products": float(outcome.errors.min() * target.norm_sq),
         "amplifications": outcome.amplifications.tolist(),
         "start_seconds": outcome.start_seconds,
         "seconds": outcome.seconds,

@@ -24,7 +24,7 @@ def command(expression: str, out: Path | None, registry: Registry, as_json: bool
 
     \b
     Formulas:      strassen  winograd  laderman  standard(n,m,p)  karatsuba
-                   toom(m,n)  convolution(n)  gauss, or a registered name
+                   toom(m,n)  convolution(n)  gauss  gram(n,m), or a registered name
     Composition:   strassen*strassen           Kronecker product
     Direct sum:    strassen +p standard(2,2,1) along n, m or p
     Other forms:   transpose(x)  cyclic(x)  permute(x,2,3,1)  simplify(x)

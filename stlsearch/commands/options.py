@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -15,9 +16,11 @@ import click
 
 from stlsearch.errors import InputError
 from stlsearch.registry.store import ENVIRONMENT, open_registry
+from stlsearch.target_text import FORMS, parse_target
 from stlsearch.targets import Target, parse_tile
 
 JSON_VERSION = 1
+WRITTEN = "stlsearch.target"  # where the context keeps a target as it was written
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells report it
 Decorator = Callable[[Callable], Callable]
 
@@ -34,6 +37,23 @@ class TileType(click.ParamType):
             return Target.matmul(*parse_tile(str(value)))
         except InputError as error:
             self.fail(str(error), param, ctx)
+
+
+class TargetType(click.ParamType):
+    """A bilinear map, ``polymul:4`` or ``tensor.npz``, as a target. What was written is kept in the context for `command_line`."""
+
+    name = "TARGET"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Target:
+        if isinstance(value, Target):
+            return value
+        try:
+            target = parse_target(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        if ctx is not None:
+            ctx.meta[WRITTEN] = str(value)
+        return target
 
 
 class RankType(click.ParamType):
@@ -101,6 +121,25 @@ def tile_option(required: bool = True) -> Decorator:
     return click.option("--tile", type=TileType(), required=required, help="Tile size: 4 for 4x4x4, or 2x3x4.")
 
 
+def target_option(required: bool = True) -> Decorator:
+    """``--tile 4`` or ``--target polymul:4``, of which one is given, passed as `target` (None when both are absent)."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def command(*args: object, tile: Target | None, target: Target | None, **rest: object) -> object:
+            if tile is not None and target is not None:
+                raise InputError("give --tile or --target, not both: --tile 4 is short for --target matmul:4x4x4")
+            if required and tile is None and target is None:
+                raise click.UsageError("missing option '--tile' or '--target': one of them is required")
+            return function(*args, target=target if tile is None else tile, **rest)
+
+        text = f"Any bilinear map: {FORMS}."
+        target_type = click.option("--target", type=TargetType(), help=text)
+        return tile_option(required=False)(target_type(command))
+
+    return decorate
+
+
 def rank_option(required: bool = True) -> Decorator:
     """``--rank 24``, passed as `rank`, a positive int (None when absent)."""
     return click.option("--rank", type=RankType(), required=required, help="Number of multiplications.")
@@ -165,6 +204,8 @@ def command_line(**resolved: object) -> str:
             continue
         value = resolved.get(name, context.params[name])
         text = value.slug if isinstance(value, Target) else str(value)
+        if name == "target":
+            text = context.meta.get(WRITTEN, text)
         words += [parameter.opts[-1], shlex.quote(text)]
     return " ".join(words)
 

@@ -8,7 +8,7 @@ import math
 import click
 
 from stlsearch.commands.options import emit_json, json_option, registry_option
-from stlsearch.commands.summary import printable, summary, table
+from stlsearch.commands.summary import metric_rows, missing, printable, summary, table
 from stlsearch.registry.codec import encode
 from stlsearch.registry.formulas import formula_lines
 from stlsearch.registry.store import Entry, Registry
@@ -54,11 +54,11 @@ def _header(entry: Entry) -> list[tuple[str, str]]:
         ("rank", str(algorithm.rank)),
         ("ring", f"{algorithm.ring}, exact over {', '.join(rings)}" if rings else f"{algorithm.ring}, inexact"),
         ("rel_sq_error", f"{algorithm.error:.6g} (e, squared; its root is {math.sqrt(algorithm.error):.6g})"),
-        ("missing", f"{algorithm.missing_products:.6g} of {algorithm.target.norm_sq:g} products"),
+        ("missing", missing(algorithm, 6)),
         ("amplification", f"{algorithm.amplification:.6g} (g)"),
         ("additions", str(algorithm.additions)),
         ("nonzeros", nonzeros),
-        ("metric", "white" if algorithm.metric is None else "second moments of data"),
+        *metric_rows(algorithm),
         ("id", algorithm.id),
         ("where", f"{entry.layer}, {entry.path}"),
     ]

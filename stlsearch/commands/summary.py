@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.registry.store import Broken, Entry
 
 
@@ -25,9 +26,29 @@ def summary(entry: Entry) -> dict[str, object]:
         "rel_error": math.sqrt(algorithm.error),
         "missing_products": algorithm.missing_products,
         "amplification": algorithm.amplification,
+        "metric": None if algorithm.metric is None else algorithm.metric.source,
+        "metric_rel_sq_error": algorithm.metric_error,
+        "metric_amplification": algorithm.metric_amplification,
         "where": entry.layer,
         "path": str(entry.path),
     }
+
+
+def metric_rows(algorithm: BilinearAlgorithm) -> list[tuple[str, str]]:
+    """The metric an algorithm was made for and its measures under it, as rows of a table."""
+    metric = algorithm.metric
+    if metric is None or algorithm.metric_error is None:
+        return [("metric", "white")]
+    return [
+        ("metric", f"{metric.source}{'' if metric.channels is None else ', channels regrouped'}"),
+        ("under the metric", f"{algorithm.metric_error:.6g} (e_metric), {algorithm.metric_amplification:.4g} (g_metric)"),
+    ]
+
+
+def missing(algorithm: BilinearAlgorithm, digits: int) -> str:
+    """k = ||T||^2 e, which for a matrix product counts scalar products."""
+    whole = f"{algorithm.target.norm_sq:g}"
+    return f"{algorithm.missing_products:.{digits}g} of {f'{whole} products' if algorithm.target.shape else f'||T||^2 = {whole}'}"
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
