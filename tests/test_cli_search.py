@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from processes import interruptible
+from test_rounding import numeric
 
 from stlsearch.commands import main
+from stlsearch.constructions.classical import strassen
 from stlsearch.registry.codec import loads
+from stlsearch.registry.store import Registry
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -49,6 +52,76 @@ def test_search_bad_input_is_one_line_and_code_2(run, option, value):
     code, out, err = run("search", *(word for pair in arguments.items() for word in pair))
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
+
+
+def test_numeric_search_finds_stores_and_records_how(run):
+    search = ["search", "--tile", "2x2x3", "--rank", "11", "--method", "numeric", "--seed", "2", "--count", "2", "--json"]
+    code, out, _ = run(*search)
+    assert code == 0
+    document = json.loads(out)
+    assert (document["reached"], document["status"], document["exact"]) == (True, "reached", 2)
+    assert document["starts"] >= document["converged"] > 0
+    for row in document["algorithms"]:
+        stored = loads(Path(row["path"]).read_text())
+        assert (stored.rank, stored.error) == (11, 0)
+        assert stored.provenance["command"] == "stlsearch search --tile 2x2x3 --target-rank 11 --method numeric --seed 2 --count 2"
+    again = json.loads(run(*search)[1])
+    assert [row["id"] for row in again["algorithms"]] == [row["id"] for row in document["algorithms"]]
+
+
+def test_numeric_search_that_runs_out_of_starts_exits_1(run):
+    code, out, _ = run("search", "--tile", "2", "--rank", "6", "--method", "numeric", "--max-starts", "64")
+    assert code == 1
+    assert "budget" in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--method", "magic"], ["--method", "numeric", "--max-flips", "5"], ["--count", "2"], ["--method", "numeric", "--ring", "R"]],
+)
+def test_search_options_that_do_not_go_together_are_one_line_and_code_2(run, options):
+    code, out, err = run("search", "--tile", "2", "--rank", "7", *options)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+
+
+def test_round_makes_a_numeric_algorithm_exact_and_refuses_what_is_far_from_any(run, tmp_path):
+    start = numeric(strassen(), seed=3)
+    Registry(tmp_path / "registry").add(start)
+    code, out, _ = run("round", start.name, "--json")
+    assert code == 0
+    stored = loads(Path(json.loads(out)["algorithm"]["path"]).read_text())
+    assert (stored.rank, stored.ring) == (7, "Z")
+    assert stored.provenance["command"] == f"stlsearch round {start.name} --ring Z --seed 0 --rounds 8"
+    for arguments in (["4x4x4_r24_R_de5d3afb"], ["nothing"], [stored.name], [start.name, "--ring", "Z7"], [start.name, "--rounds", "0"]):
+        code, out, err = run("round", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_keeps_what_a_numeric_search_has_found(tmp_path):
+    command = [
+        sys.executable,
+        str(CHECKOUT / "cli.py"),
+        "search",
+        "--tile",
+        "3x3x4",
+        "--rank",
+        "29",
+        "--method",
+        "numeric",
+        "--count",
+        "9999",
+    ]
+    with interruptible([*command, "--registry", str(tmp_path)]) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first progress line, after seconds of search
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "stopped" in out
+    assert any(tmp_path.glob("3x3x4_r29_Z_*.json"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -122,7 +122,7 @@ def test_best_exact_builds_from_the_pool():
     assert [parent["id"] for parent in found.provenance["parents"]] == [strassen().id]
 
 
-@pytest.mark.parametrize(("shape", "rank"), [((2, 3, 3), 15), ((2, 3, 4), 20), ((2, 4, 4), 26)])
+@pytest.mark.parametrize(("shape", "rank"), [((2, 3, 3), 15), ((2, 3, 4), 20), ((2, 4, 4), 26), ((3, 3, 4), 29), ((3, 4, 4), 38)])
 def test_best_exact_with_the_shipped_algorithms(shape, rank):
     for order in sorted(set(permutations(shape))):
         algorithm = best_exact(Target.matmul(*order), shipped_exact())

@@ -1,4 +1,4 @@
-"""`stlsearch search`: exact algorithms by a walk on the flip graph."""
+"""`stlsearch search`: exact algorithms by a walk on the flip graph, or from random numeric starts."""
 
 from __future__ import annotations
 
@@ -21,34 +21,78 @@ from stlsearch.commands.options import (
 )
 from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.simplify import simplify
-from stlsearch.registry.store import Registry
+from stlsearch.errors import InputError
+from stlsearch.registry.store import Entry, Registry
 from stlsearch.search.flips import flip_search
+from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
 from stlsearch.targets import Target
 
 PROGRESS_SECONDS = 1.0
+METHODS = ("flips", "numeric")
+MAX_FLIPS, MAX_STARTS = 20_000_000, 100_000
 
 
 @click.command("search")
 @tile_option()
-@click.option("--target-rank", type=RankType(), required=True, help="Stop when an algorithm of this rank is found.")
-@seed_option("Seed of the walk.")
-@click.option("--max-flips", type=CountType("flips"), default=20_000_000, show_default=True, help="Budget: pairs of terms tried.")
+@click.option(
+    "--rank", "--target-rank", "target_rank", type=RankType(), required=True, help="Stop when an algorithm of this rank is found."
+)
+@click.option("--method", default="flips", show_default=True, help=f"{' or '.join(METHODS)}.")
+@seed_option("Seed of the walk, or of the starts.")
+@click.option("--max-flips", type=CountType("flips"), help=f"Budget of flips: pairs of terms tried.  [default: {MAX_FLIPS}]")
+@click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric: random starts.  [default: {MAX_STARTS}]")
+@click.option("--count", type=CountType("algorithms"), help="For numeric: stop after so many algorithms.  [default: 1]")
+@click.option("--ring", help=f"For numeric: {' or '.join(GRIDS)}.  [default: Z]")
 @registry_option()
 @json_option()
-def command(tile: Target, target_rank: int, seed: int, max_flips: int, registry: Registry, as_json: bool) -> int:
-    """Search an exact algorithm with coefficients -1, 0, 1 by flips from the standard algorithm.
+def command(
+    tile: Target,
+    target_rank: int,
+    method: str,
+    seed: int,
+    max_flips: int | None,
+    max_starts: int | None,
+    count: int | None,
+    ring: str | None,
+    registry: Registry,
+    as_json: bool,
+) -> int:
+    """Search an exact algorithm, by flips from the standard algorithm or from random numeric starts.
 
     \b
-    stlsearch search --tile 2x3x3 --target-rank 15 --seed 1
+    stlsearch search --tile 2x3x3 --rank 15 --seed 1
+    stlsearch search --tile 3x3x4 --rank 29 --method numeric
 
-    The lowest rank found is moved to a basis of lower amplification, verified and stored. Ctrl-C keeps it too, and exits
-    with code 130. Exit code 1: the budget ended above the target rank.
+    flips walks over algorithms with coefficients -1, 0, 1 and keeps the lowest rank it meets. numeric fits algorithms of the
+    given rank, moves them to sparse ones, and rounds those. What is found is moved to a basis of lower amplification where
+    there is one, verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130. Exit code 1: the
+    budget ended before the goal.
     """
     tile.check_rank(target_rank)
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r:.20}; valid: {', '.join(METHODS)}")
+    for name, value, owner in (
+        ("--max-flips", max_flips, "flips"),
+        ("--max-starts", max_starts, "numeric"),
+        ("--count", count, "numeric"),
+        ("--ring", ring, "numeric"),
+    ):
+        if value is not None and owner != method:
+            raise InputError(f"{name} belongs to --method {owner}, not to {method}")
     registry.check_writable()
-    watch = _Watch()
+    if method == "flips":
+        return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, registry, as_json)
+    return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
+
+
+def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, registry: Registry, as_json: bool) -> int:
+    watch = ProgressWatch()
+
+    def told(flips: int, rank: int, lowest: int) -> bool:
+        return watch(f"{flips} flips tried, rank {rank}, lowest {lowest}")
+
     with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
-        found = flip_search(tile, target_rank, seed, max_flips, watch)
+        found = flip_search(tile, target_rank, seed, max_flips, told)
         watch.close()
         if found.rank == tile.trivial_rank and found.rank > target_rank:
             click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
@@ -63,8 +107,7 @@ def command(tile: Target, target_rank: int, seed: int, max_flips: int, registry:
         rows = [
             ("name", algorithm.name),
             ("rank", f"{algorithm.rank}" if reached else f"{algorithm.rank}, above the target {target_rank}"),
-            ("amplification", f"{algorithm.amplification:.6g} (g)"),
-            ("ring", f"{algorithm.ring}, exact over {', '.join(algorithm.valid_rings())}"),
+            *_measures(entry),
             ("flips", f"{found.provenance['flips']}, {found.provenance['ended']}"),
             ("saved", str(entry.path)),
         ]
@@ -74,8 +117,62 @@ def command(tile: Target, target_rank: int, seed: int, max_flips: int, registry:
     return 0 if reached else 1
 
 
-class _Watch:
-    """The walk's callback: progress on stderr, and a stop after Ctrl-C."""
+def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ring: str, registry: Registry, as_json: bool) -> int:
+    watch = ProgressWatch()
+    with uninterrupted(watch.interrupt):
+        found = discover(
+            tile, rank, ring=ring, seed=seed, count=count, max_starts=max_starts, callback=lambda stats: watch(progress(stats))
+        )
+        watch.close()
+        entries = []
+        for algorithm in found.algorithms:
+            better = simplify(algorithm) if tile.shape is not None else algorithm
+            better = better.with_provenance(**{**algorithm.provenance, "command": command_line()})
+            registry.add(better)
+            entries.append(registry.get(better.name))
+    reached = found.status == "reached"
+    if as_json:
+        emit_json({"algorithms": [summary(entry) for entry in entries], "target_rank": rank, "reached": reached, **figures(found)})
+    else:
+        for entry in entries:
+            rows = [("name", entry.algorithm.name), ("rank", str(rank)), *_measures(entry), ("saved", str(entry.path))]
+            click.echo(table(rows) + "\n")
+        click.echo(progress(found.stats) + f"; {'stopped' if watch.interrupted else found.status}")
+    if watch.interrupted:
+        return INTERRUPTED
+    return 0 if reached else 1
+
+
+def progress(stats: Stats) -> str:
+    """The figures of a search from numeric starts, in one line."""
+    each = f", {stats.core_seconds / stats.exact:.3g} s each" if stats.exact else ""
+    converged = f"{stats.starts} starts, {stats.converged} converged, {stats.rounds} rounded"
+    return f"{converged}, {stats.exact} exact, {stats.core_seconds:.1f} core seconds{each}"
+
+
+def figures(found: Discovery) -> dict[str, object]:
+    """The figures of a search from numeric starts, for JSON output."""
+    stats = found.stats
+    return {
+        "status": found.status,
+        "starts": stats.starts,
+        "converged": stats.converged,
+        "rounded": stats.rounds,
+        "exact": stats.exact,
+        "core_seconds": stats.core_seconds,
+    }
+
+
+def _measures(entry: Entry) -> list[tuple[str, str]]:
+    algorithm = entry.algorithm
+    return [
+        ("amplification", f"{algorithm.amplification:.6g} (g)"),
+        ("ring", f"{algorithm.ring}, exact over {', '.join(algorithm.valid_rings())}"),
+    ]
+
+
+class ProgressWatch:
+    """Shows a search's progress on stderr now and then, and asks it to stop after Ctrl-C."""
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -85,14 +182,14 @@ class _Watch:
     def interrupt(self) -> None:
         self.interrupted = True
 
-    def __call__(self, flips: int, rank: int, lowest: int) -> bool:
+    def __call__(self, text: str) -> bool:
         now = time.monotonic()
         if now - self.last >= (PROGRESS_SECONDS if self.terminal else 5 * PROGRESS_SECONDS):
             self.last = now
-            text = f"[{now - self.began:6.1f} s] {flips} flips tried, rank {rank}, lowest {lowest}"
-            click.echo(("\r" if self.terminal else "") + text.ljust(70), nl=not self.terminal, err=True)
+            text = f"[{now - self.began:6.1f} s] {text}"
+            click.echo(("\r" if self.terminal else "") + text.ljust(90), nl=not self.terminal, err=True)
         return self.interrupted
 
     def close(self) -> None:
         if self.terminal:
-            click.echo("\r" + " " * 70 + "\r", nl=False, err=True)
+            click.echo("\r" + " " * 90 + "\r", nl=False, err=True)
