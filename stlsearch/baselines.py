@@ -19,6 +19,7 @@ from stlsearch.constructions.transforms import drop, sandwich
 from stlsearch.errors import InputError
 from stlsearch.metric import Metric
 from stlsearch.solvers.problem import Factors, Problem
+from stlsearch.targets import Target
 
 ROTATIONS = 400
 DESCENDED = 16  # of the drawn rotations, the best are improved by descent
@@ -41,18 +42,18 @@ def eigenbases(metric: Metric, shape: tuple[int, int, int]) -> list[np.ndarray]:
     return [np.linalg.eigh(marginal)[1][:, ::-1].T for marginal in marginals]
 
 
-def truncation(metric: Metric, target_algorithm: BilinearAlgorithm, rank: int) -> BilinearAlgorithm:
+def truncation(metric: Metric, target: Target, rank: int) -> BilinearAlgorithm:
     """The r products of the definition that carry most, in the eigenbases of the metric.
 
     Args:
         metric: the second moments.
-        target_algorithm: the definition of the matrix product, or any exact algorithm to truncate.
+        target: the matrix product.
         rank: r.
     """
-    shape = target_algorithm.target.shape
+    shape = target.shape
     if shape is None:
-        raise InputError(f"truncation is for matrix products, not for {target_algorithm.target.slug}")
-    turned = sandwich(target_algorithm, *eigenbases(metric, shape))
+        raise InputError(f"truncation is for matrix products, not for {target.slug}")
+    turned = sandwich(standard_terms(target), *eigenbases(metric, shape))
     frame = metric.frame(turned.target)
     sizes = [np.square(factor).sum(axis=1) for factor in (turned.U @ frame.activation, turned.V @ frame.weight, turned.W)]
     order = np.argsort(-(sizes[0] * sizes[1] * sizes[2]), kind="stable")
@@ -98,11 +99,6 @@ def best_rotation(
         schedule.step()
     result = sandwich(algorithm, *(basis.numpy() for basis in best))
     return result, metric.error(result)
-
-
-def definition(algorithm: BilinearAlgorithm) -> BilinearAlgorithm:
-    """The definition of the product that an algorithm computes."""
-    return standard_terms(algorithm.target)
 
 
 def _errors(problem: Problem, factors: tuple[Tensor, ...], bases: list[Tensor]) -> Tensor:

@@ -151,13 +151,14 @@ class BorderAlgorithm:
         return BilinearAlgorithm.from_floats(self.target, U, V, W, provenance=provenance)
 
     def eps_for_amplification(self, bound: float) -> float:
-        """The eps of least e(eps) with g(eps) <= bound.
+        """The eps of least e(eps) + g(eps) u^2 with g(eps) <= bound, u the unit roundoff of float64 in which a member is stored.
 
         Raises:
             InputError: no eps meets the bound.
         """
         below = bound * (1 - 1e-9)  # g is measured again from the factors, which rounds in another way
-        eps, value = _minimise(lambda x: np.where(self._g(x) <= below, self._e(x), np.inf))
+        square = UNIT_ROUNDOFF["float64"] ** 2
+        eps, value = _minimise(lambda x: np.where(self._g(x) <= below, self._e(x) + square * self._g(x), np.inf))
         if not np.isfinite(value):
             raise InputError(f"no eps gives an amplification g of at most {bound:g}: the least is {_minimise(self._g)[1]:.4g}")
         return eps

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -83,8 +84,8 @@ class SearchState:
         try:
             document = parse(read_bytes(state.path))
             state.steps = int(document["steps"])  # type: ignore[index]
-            state.tries = {name: int(document["tries"].get(name, 0)) for name in STRATEGIES}  # type: ignore[index]
-            state.gains = {name: int(document["gains"].get(name, 0)) for name in STRATEGIES}  # type: ignore[index]
+            state.tries = {name: max(0, int(document["tries"].get(name, 0))) for name in STRATEGIES}  # type: ignore[index]
+            state.gains = {name: max(0, int(document["gains"].get(name, 0))) for name in STRATEGIES}  # type: ignore[index]
         except (OSError, InputError, KeyError, TypeError, ValueError, AttributeError):
             state.steps, state.tries, state.gains = 0, {}, {}
         return state
@@ -111,6 +112,7 @@ def improve_front(
     steps: int | None = None,
     time_limit: float | None = None,
     device: str = "cpu",
+    written: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> list[Step]:
@@ -124,6 +126,7 @@ def improve_front(
     Args:
         steps: fits to run, or None for no bound.
         time_limit: seconds, or None for no bound; the fit under way when they end is thrown away.
+        written: how recorded commands name the target, where its slug would not do (a tensor in a file).
 
     Raises:
         InputError: ranks outside 1..nmp, a registry without a folder, or neither bound given.
@@ -189,7 +192,7 @@ def improve_front(
         score = goal.score(result.error, result.amplification)
         improved = score < (UNUSABLE if before is None else before * (1 - LEAST_GAIN))
         if improved:
-            command = _command(target, rank, init, penalty, seed + number, goal, device)
+            command = _command(target, written, rank, init, penalty, seed + number, goal, device)
             registry.add(result.algorithm.with_provenance(command=command, lineage=lineage(result.algorithm.provenance, lookup)))
         state.record(strategy, improved)
         taken.append(Step(rank, strategy, seed + number, result.algorithm, before, improved))
@@ -275,9 +278,9 @@ def _made_for(algorithm: BilinearAlgorithm, goal: Goal) -> bool:
     return algorithm.provenance.get("goal") == goal.describe()
 
 
-def _command(target: Target, rank: int, init: str, penalty: float, seed: int, goal: Goal, device: str) -> str:
+def _command(target: Target, written: str | None, rank: int, init: str, penalty: float, seed: int, goal: Goal, device: str) -> str:
     aim = f"--optimize-for {goal.optimize_for}" if goal.optimize_for else f"--max-amplification {goal.max_amplification}"
-    what = f"{'--tile' if target.shape else '--target'} {target.slug}"
+    what = f"{'--tile' if target.shape else '--target'} {target.slug if target.shape else shlex.quote(written or target.slug)}"
     return (
         f"stlsearch fit {what} --rank {rank} --init {init} "
         f"--restarts {RESTARTS} --iterations {ITERATIONS} --polish {POLISHED} "

@@ -16,7 +16,8 @@ from stlsearch.errors import InputError
 from stlsearch.samples import Samples
 from stlsearch.targets import Target
 
-MAX_CHANNELS = 2048  # M has (n K)^2 entries
+MAX_CHANNELS = 2048
+MAX_ROWS = 8192  # of M, (n K)^2 entries, and of what swaps are worth, (m K)^2: 512 MiB each
 ROUNDS = 200  # of swaps between two updates of P, each of many swaps in groups that do not meet
 UPDATES = 30
 LEAST_GAIN = 1e-9  # relative
@@ -37,6 +38,10 @@ def group_channels(samples: Samples, target: Target, rank: int) -> np.ndarray:
     count = samples.layer_channels
     if count > MAX_CHANNELS:
         raise InputError(f"channels can be grouped up to {MAX_CHANNELS}, not {count}")
+    if max(n, m) * count > MAX_ROWS:
+        raise InputError(
+            f"channels of {n} x {m} tiles can be grouped up to {MAX_ROWS // max(n, m)}, not {count}: memory grows as its square"
+        )
     if samples.activations.shape[1] < n or count < m:
         raise InputError(f"activations of shape {samples.activations.shape} hold no tile of {n} x {m}")
     moments = _token_channel_moments(samples, n)

@@ -7,6 +7,7 @@ layer), whose tokens are never mixed with another's. n neighbouring tokens and m
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from stlsearch.targets import Target
 HELD_OUT = 4  # every fourth sample is held out, to measure the error on what the moments have not seen
 NUMPY = b"\x93NUMPY"  # how an .npy file begins
 MAX_VALUES = 2**28  # of one array: 2 GiB in float64
+LARGEST = 1e100  # squares of larger values, summed, could overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +163,9 @@ def _load_npy(path: Path) -> np.ndarray:
                 return np.load(stream, allow_pickle=False)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, SyntaxError) as error:
+    except MemoryError:
+        reason = "it claims to hold more than fits in memory"
+    except Exception as error:  # NumPy parses the header as Python, which fails in a dozen ways on damaged bytes
         reason = "it holds pickled objects" if "Object arrays" in str(error) else "it is damaged"
     else:
         reason = "it is an archive of several arrays" if magic.startswith(b"PK") else "it is not a NumPy file"
@@ -170,14 +174,14 @@ def _load_npy(path: Path) -> np.ndarray:
 
 def _load_weights(text: str) -> np.ndarray:
     path, name = Path(text), ""
-    if not path.exists() and ":" in text:
+    if not os.path.exists(path) and ":" in text:  # noqa: PTH110 (Path.exists raises on names that are too long)
         head, _, name = text.rpartition(":")
         path = Path(head)
     if path.suffix == ".npy":
         if name:
             raise InputError(f"{path} holds one array without a name; drop :{name}")
         return _load_npy(path)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         raise InputError(f"cannot read {path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:  # NumPy has no bfloat16
@@ -202,9 +206,12 @@ def _numbers(what: str, array: np.ndarray) -> np.ndarray:
         raise InputError(f"{what} must be real numbers, not {array.dtype}")
     if array.size == 0 or array.size > MAX_VALUES:
         raise InputError(f"{what} must hold between 1 and {MAX_VALUES} numbers, not {array.size}")
-    array = array.astype(np.float64)
+    with np.errstate(over="ignore"):  # of long doubles
+        array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise InputError(f"{what} hold NaN or infinite values")
+    if (largest := float(np.abs(array).max())) > LARGEST:
+        raise InputError(f"{what} hold a value of {largest:.3g}; values up to {LARGEST:g} can be squared and averaged")
     return array
 
 

@@ -98,6 +98,13 @@ def test_eps_for_a_bound_on_the_amplification() -> None:
         border.bini().eps_for_dtype("float17")
 
 
+def test_eps_for_a_bound_does_not_drown_in_the_rounding_of_float64() -> None:
+    family = border.bini()
+    assert family.eps_for_amplification(1e30) == pytest.approx(family.eps_for_dtype("float64"), rel=1e-3)
+    exact = border.family(halves())
+    assert exact.at(exact.eps_for_amplification(1000)).error < 1e-30
+
+
 def test_families_that_are_wrong_are_refused() -> None:
     family = border.bini()
     U, V, W = family.factors
@@ -281,6 +288,11 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         stored = open_registry().get(name).algorithm
         assert stored.target == Target.matmul(2, 2, 3)
         assert {"family", "eps", "order", "source", "command"} <= set(stored.provenance)
+    assert "exact at every eps" in run("at", "strassen", "--eps", "0.5")
+    longest = "(" * 30 + "permute(bini,2,3,1)" + ")" * 30 + " +p standard(2,2,1)" * 12
+    assert len(longest) > 255
+    assert "T + O(eps^1)" in run("verify", longest)
+    assert run("verify", "x" * 300 + ".json", code=2).endswith("no such file\n")
     assert "give one of" in run("at", str(path), "--eps", "1", "--max-amplification", "5", code=2)
     assert "no algorithm is called" in run("at", "nothing", code=2)
     assert "no such file" in run("verify", "nothing.json", code=2)

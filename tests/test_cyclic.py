@@ -215,6 +215,6 @@ def test_cyclic_begins_at_a_higher_rank_when_asked_and_loses_orbits():
     assert start.factors[0].shape == (8, 4, 4)
     assert start.provenance["start_rank"] == 7
     assert find_orbits(SHAPE, start.factors) is not None
-    for argument in ("3", "9", "x"):
+    for argument in ("3", "9", "x", "\u0664", "\u00b2", "9" * 5000):
         with pytest.raises(InputError, match="from 4 to 8"):
             INITS["cyclic"](Request(problem, 4, 2, torch.Generator().manual_seed(0), argument=argument))

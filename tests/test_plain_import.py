@@ -14,7 +14,7 @@ from samples import STRASSEN_U, STRASSEN_V, STRASSEN_W, definition, strassen
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands import main
 from stlsearch.constructions.classical import laderman
-from stlsearch.constructions.transforms import cyclic
+from stlsearch.constructions.transforms import cyclic, drop, sandwich
 from stlsearch.errors import InputError
 from stlsearch.registry.formats import read_file
 from stlsearch.registry.formats.json_ import read
@@ -85,6 +85,17 @@ def test_an_approximate_algorithm_must_say_so() -> None:
     with pytest.raises(InputError, match=r"not exact over Z.*approximate"):
         imported({"n": [2, 2, 2], **cut})
     assert imported({"n": [2, 2, 2], "ring": "R", **cut}).error > 0
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+def test_an_approximate_algorithm_whose_rank_is_its_dims_is_taken_either_way(per_column: bool) -> None:
+    random = np.random.default_rng(0)
+    bases = [np.linalg.qr(random.normal(size=(2, 2)))[0] for _ in range(3)]
+    cut = drop(sandwich(definition(2, 2, 2), *bases), [1, 3, 4, 6])  # half of the products, 4 x 4: the shapes do not tell
+    factors = {letter: (factor.T if per_column else factor).tolist() for letter, factor in zip("UVW", (cut.U, cut.V, cut.W), strict=True)}
+    found = imported({"n": [2, 2, 2], **factors})
+    assert found.error == pytest.approx(0.5)
+    np.testing.assert_allclose(found.U, cut.U)
 
 
 def _with(key: str, value: object) -> Callable[[dict], None]:

@@ -92,7 +92,7 @@ def at(
         return
     click.echo(algorithm.name)
     rows = [
-        ("family", f"{found.name}, order {found.order}"),
+        ("family", f"{found.name}, {'exact at every eps' if found.order is None else f'order {found.order}'}"),
         ("eps", repr(eps)),
         ("rank", str(algorithm.rank)),
         ("rel_sq_error", f"{algorithm.error:.6g}"),
@@ -115,7 +115,8 @@ def write(family: str, out: Path, registry: Registry) -> None:
 
 def is_expression(family: str) -> bool:
     """Whether the argument of a command is an expression and no file."""
-    return not (Path(family).exists() or family.endswith(".json") or os.sep in family)
+    # os.path.exists: Path.exists raises on a name that is too long for a file, as an expression may be
+    return not (os.path.exists(family) or family.endswith(".json") or os.sep in family)  # noqa: PTH110
 
 
 def load(family: str, registry: Registry) -> BorderAlgorithm:

@@ -50,7 +50,8 @@ from stlsearch.targets import Target
     "--init",
     default="auto",
     show_default=True,
-    help=f"auto (a known exact algorithm if there is one, else a portfolio), {', '.join(INITS)}; known:NAME starts from a registered one.",
+    help=f"auto (a known exact algorithm if there is one, else a portfolio), {', '.join(INITS)}; known:NAME, hop:NAME and orbits:NAME "
+    "start from a registered one, cyclic:RANK from a higher rank.",
 )
 @click.option("--restarts", type=CountType("restarts"), help="Starts fitted as one batch; by default chosen by solver and rank.")
 @click.option("--iterations", type=CountType("iterations"), help="Iterations of the solver; by default chosen by solver.")
@@ -193,7 +194,9 @@ def _compared(
         if known is None:
             quick = fit(target, rank, restarts=8, iterations=300, goal=goal, time_limit=time_limit, progress=progress).algorithm
         return beside_baselines(algorithm, quick if known is None else known.algorithm, choice.metric, choice.held_out)
-    except KeyboardInterrupt:  # the result is there: it is saved and shown without company
+    except (KeyboardInterrupt, InputError) as error:  # the result is there: it is saved and shown without company
+        if isinstance(error, InputError):
+            click.echo(f"note: nothing to compare it with: {error}", err=True)
         return []
 
 
@@ -202,7 +205,10 @@ def _comparison(lines: list[Line], choice: MetricChoice) -> str:
     rows = [[line.label, f"{line.error:.4f}", f"{line.amplification:.4g}"] for line in lines]
     if choice.held_out is not None:
         header += ["held out, modelled", "held out, measured"]
-        rows = [[*row, f"{line.held_out:.4f}", f"{line.measured:.4f}"] for row, line in zip(rows, lines, strict=True)]
+        rows = [
+            [*row, f"{line.held_out:.4f}", "-" if line.measured is None or math.isnan(line.measured) else f"{line.measured:.4f}"]
+            for row, line in zip(rows, lines, strict=True)
+        ]
     return table([header, *rows], right=range(1, len(header))) + f"\nmodel: {ASSUMPTIONS}"
 
 
@@ -231,7 +237,11 @@ def _rows(entry: Entry, result: FitResult, rank: int, goal: Goal, best: Entry | 
         ("amplification", f"{algorithm.amplification:.4g} (g)"),
     ]
     if metric is not None:
-        rows += metric_rows(algorithm) if algorithm.metric is not None else [("metric", f"{metric.source}; exact under every one")]
+        rows += (
+            metric_rows(algorithm)
+            if algorithm.metric is not None
+            else [("metric", f"{metric.source}; {'exact under every one' if algorithm.is_exact else 'white'}")]
+        )
     if goal.optimize_for and metric is None:
         rows.append(("total error", f"{algorithm.total_error(goal.optimize_for):.6g} (e + g u^2 in {goal.optimize_for})"))
     elif (algorithm.amplification if metric is None else metric.amplification(algorithm)) > goal.max_amplification:

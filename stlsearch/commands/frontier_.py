@@ -10,6 +10,7 @@ import torch
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands.options import (
     INTERRUPTED,
+    WRITTEN,
     CountType,
     PositiveType,
     RanksType,
@@ -47,9 +48,7 @@ MODEST_AMPLIFICATION = 30.0  # drawn beside it: what hardly amplifies the roundi
 @click.option(
     "--max-amplification", type=PositiveType(), default=MAX_AMPLIFICATION, show_default=True, help="Largest amplification g shown."
 )
-@click.option(
-    "--optimize-for", help="Instead: least e + g u^2 for values stored as bfloat16, float16, e4m3, ..."
-)
+@click.option("--optimize-for", help="Instead: least e + g u^2 for values stored as bfloat16, float16, e4m3, ...")
 @click.option(
     "--random",
     "random_starts",
@@ -101,7 +100,7 @@ def command(
     front = best_by_rank(usable, goal)
     random: dict[int, float] = {}
     if random_starts is not None and not interrupted:
-        interrupted = _random_errors(target, [rank for rank in front if front[rank].error > 0], random_starts, where, random)
+        interrupted = _random_errors(target, [rank for rank in front if front[rank].error > 0], random_starts, goal, where, random)
     if as_json:
         rows = [
             {
@@ -167,6 +166,7 @@ def _search(
             steps=steps,
             time_limit=time_limit,
             device=device,
+            written=click.get_current_context().meta.get(WRITTEN),
             progress=line,
             on_step=tell,
         )
@@ -177,12 +177,14 @@ def _search(
     return False
 
 
-def _random_errors(target: Target, ranks: list[int], starts: int, device: torch.device, errors: dict[int, float]) -> bool:
+def _random_errors(target: Target, ranks: list[int], starts: int, goal: Goal, device: torch.device, errors: dict[int, float]) -> bool:
     """Fill `errors` with the best of some random starts, rank by rank; True when Ctrl-C ended it."""
     line = ProgressLine()
     try:
         for rank in ranks:
-            errors[rank] = float(compare(target, rank, ["random"], seeds=starts, device=device, progress=line).outcomes[0].errors.min())
+            errors[rank] = float(
+                compare(target, rank, ["random"], seeds=starts, goal=goal, device=device, progress=line).outcomes[0].errors.min()
+            )
     except KeyboardInterrupt:
         return True
     finally:

@@ -6,6 +6,7 @@ does not: neighbouring tiles of real data are correlated, and their errors may a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.baselines import best_rotation, truncation
-from stlsearch.constructions.classical import standard_terms
 from stlsearch.evaluate.error import rel_sq_error
 from stlsearch.metric import Metric
 from stlsearch.ops.batched import Bases, encode_weights, stl_matmul
@@ -34,7 +34,7 @@ class Line:
         error: e_metric.
         amplification: g_metric.
         held_out: e under the moments of the samples held out, None without samples.
-        measured: the relative squared error of the product of those samples, None without samples.
+        measured: the relative squared error of the product of those samples, None without samples, NaN when it is zero.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Line:
             "metric_rel_sq_error": self.error,
             "metric_amplification": self.amplification,
             "held_out_rel_sq_error": self.held_out,
-            "measured_rel_sq_error": self.measured,
+            "measured_rel_sq_error": None if self.measured is None or math.isnan(self.measured) else self.measured,
         }
 
 
@@ -69,19 +69,22 @@ def beside_baselines(
     if isotropic is not None:
         bases.append(("isotropic basis as it is", isotropic))
         bases.append(("its best rotation", best_rotation(isotropic, metric)[0]))
-    cut = truncation(metric, standard_terms(algorithm.target), algorithm.rank)
+    cut = truncation(metric, algorithm.target, algorithm.rank)
     bases.append((f"truncation, {algorithm.rank / tile_of(algorithm)[2]:g} leading modes", cut))
     seen = None if held_out is None else held_out.metric(algorithm.target, metric.channels, enough=False)
     lines = []
     for label, basis in bases:
         modelled = None if seen is None else seen.error(basis)
-        measured = None if held_out is None else measured_error(basis, held_out, metric.channels)
+        measured = None
+        if held_out is not None:
+            found = measured_error(basis, held_out, metric.channels)
+            measured = math.nan if found is None else found
         lines.append(Line(label, basis, metric.error(basis), metric.amplification(basis), modelled, measured))
     return lines
 
 
-def measured_error(algorithm: BilinearAlgorithm, samples: Samples, channels: np.ndarray | None = None, *, seed: int = 0) -> float:
-    """||Y - X B||^2/||X B||^2 of the product of samples with their weight by an algorithm, in float64.
+def measured_error(algorithm: BilinearAlgorithm, samples: Samples, channels: np.ndarray | None = None, *, seed: int = 0) -> float | None:
+    """||Y - X B||^2/||X B||^2 of the product of samples with their weight by an algorithm, in float64; None when X B = 0.
 
     Tiles take neighbouring tokens of one sample; tokens that fill no tile are left out, channels and outputs are padded.
 
@@ -100,5 +103,8 @@ def measured_error(algorithm: BilinearAlgorithm, samples: Samples, channels: np.
     if channels is not None:
         x, weight = x[:, channels], weight[channels]
     rows, matrix = torch.tensor(x), torch.tensor(weight)
+    exact = rows @ matrix
+    if not exact.any():
+        return None
     bases = Bases.prepare(algorithm, dtype=torch.float64)
-    return rel_sq_error(stl_matmul(rows, encode_weights(matrix, bases), bases), rows @ matrix)
+    return rel_sq_error(stl_matmul(rows, encode_weights(matrix, bases), bases), exact)

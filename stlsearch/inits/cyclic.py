@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -114,7 +116,7 @@ def _begin(request: Request) -> int:
     if not request.argument:
         return request.rank
     most = request.problem.target.trivial_rank
-    if not request.argument.isdecimal() or not request.rank <= int(request.argument) <= most:
+    if not re.fullmatch(r"[0-9]{1,6}", request.argument) or not request.rank <= int(request.argument) <= most:
         raise InputError(f"init cyclic:RANK begins at a rank from {request.rank} to {most}, not at {request.argument!r:.20}")
     return int(request.argument)
 

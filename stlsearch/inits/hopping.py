@@ -39,7 +39,13 @@ def hop(request: Request) -> Start:
     population = embed(parent, problem, 1)
     if parent.rank > request.rank:
         *_, population = descend(
-            problem, population, request.rank, penalty=request.penalty, width=request.restarts, generator=request.generator
+            problem,
+            population,
+            request.rank,
+            penalty=request.penalty,
+            width=request.restarts,
+            generator=request.generator,
+            monitor=request.monitor,
         )
     elif parent.rank < request.rank:
         copies = tuple(factor.expand(request.restarts, -1, -1) for factor in population)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from stlsearch.baselines import truncation
-from stlsearch.constructions.classical import standard_terms
 from stlsearch.inits.request import NotApplicable, Request, Start, embed
 
 LEAST_KEPT = 0.3  # share of the terms that a restart keeps at least
@@ -27,7 +26,7 @@ def modes(request: Request) -> Start:
     metric = request.problem.metric
     if metric is None:
         raise NotApplicable("init modes needs a metric: the modes of white inputs are all alike")
-    kept = truncation(metric, standard_terms(request.problem.target), request.rank)
+    kept = truncation(metric, request.problem.target, request.rank)
     factors = embed(kept, request.problem, request.restarts)
     sizes = factors[0][0].norm(dim=-1) * factors[1][0].norm(dim=-1) * factors[2][0].norm(dim=-1)
     order = sizes.argsort(descending=True, stable=True)

@@ -18,16 +18,22 @@ def check_destination(path: Path) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else f'the folder {folder} is not writable'}")
+    if path.is_dir() or not path.name:
+        raise InputError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():  # a device, a pipe: the rename would put a file in its place
+        raise InputError(f"cannot write {path}: it is not a plain file")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: the folder {folder} is not writable")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to a new file beside `path`, flush it to the disk and rename it over `path`.
 
     Raises:
-        RegistryError: the folder is missing or unwritable, or the disk is full; nothing is left behind.
+        RegistryError: not a name for a plain file, the folder is missing or unwritable, or the disk is full; nothing is left behind.
     """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise RegistryError(f"cannot write {path}: it is not a plain file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # unique: two writers never share one
     try:
         try:

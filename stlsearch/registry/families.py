@@ -6,6 +6,7 @@ again on load, where the family is verified over Q[eps, 1/eps], and the id is co
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -97,8 +98,8 @@ def read_family(path: Path) -> BorderAlgorithm:
     Raises:
         InputError: an unreadable file, or content that is neither.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    if not os.path.isfile(path):  # noqa: PTH113 (the methods of Path raise on names that are too long)
+        raise InputError(f"{path}: {'not a file' if os.path.exists(path) else 'no such file'}")  # noqa: PTH110
     try:
         data = json_text.read_bytes(path)
         reader: Callable[[bytes], BorderAlgorithm] = loads if data.lstrip()[:1] == b"{" else fast_matmul.read

@@ -19,11 +19,11 @@ algorithms for matrix multiplication, 2013); the proximal form and the clipped s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
+from stlsearch.solvers.kernels import Plan, compiled
 from stlsearch.solvers.lane_algebra import contract, factorise, gram, substitute
 from stlsearch.solvers.simd import (
     add,
@@ -41,9 +41,6 @@ from stlsearch.solvers.simd import (
     subtract,
     width,
 )
-
-if TYPE_CHECKING:
-    from stlsearch.solvers.kernels import Plan
 
 FREE, SPARSE, GRID = 0, 1, 2
 BALANCE_EVERY = 8  # sweeps between rescalings of the terms, which the objective without anchors does not see
@@ -124,7 +121,7 @@ def _pack(matrix: np.ndarray, blocks: int, group: int) -> np.ndarray:
     return packed.reshape(blocks, rows * group)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sweep_blocks(factors, plans, penalties, pulls, steps, kind, grid, floor, work, rank):  # type: ignore[no-untyped-def]
     """All sweeps on one block of lanes, then on the next: a block stays in the nearest caches.
 

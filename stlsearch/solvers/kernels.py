@@ -9,7 +9,9 @@ Layouts: a factor is (dims[mode], r, lanes), a Gram matrix (r, r, lanes), of whi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -19,6 +21,18 @@ UNROLL = 4  # entries of the tensor added in one pass over a row
 BALANCE_EVERY = 8  # sweeps between rescalings of the terms, which the objective does not see
 # Sums may be reordered and contracted, but NaN and infinity keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+
+def compiled(**options: Any) -> Callable:
+    """`numba.njit` without the interpreter's lock, the machine code kept on the disk where there is a place for it."""
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # neither the package nor the user's cache folder can be written
+            return njit(nogil=True, **options)(function)
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ def sweep_lanes(factors: list[np.ndarray], plans: list[Plan], penalties: np.ndar
     _sweeps(*(*factors, *arguments, penalties, penalties.dtype.type(floor)))
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _sweeps(U, V, W, rowsU, firstU, secondU, valuesU, rowsV, firstV, secondV, valuesV, rowsW, firstW, secondW, valuesW, penalties, floor):  # type: ignore[no-untyped-def]
     rank, lanes = U.shape[1], U.shape[2]
     gram_u, gram_v, gram_w, work = (
@@ -92,7 +106,7 @@ def _sweeps(U, V, W, rowsU, firstU, secondU, valuesU, rowsV, firstV, secondV, va
         _gram(W, gram_w)
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _balance(V, W, gram_u, gram_v, gram_w):  # type: ignore[no-untyped-def]
     """Rescale v and w of every term to the geometric mean of |u|, |v|, |w|; u is recomputed next, from these."""
     rank, lanes = V.shape[1], V.shape[2]
@@ -107,7 +121,7 @@ def _balance(V, W, gram_u, gram_v, gram_w):  # type: ignore[no-untyped-def]
                     W[i, p, lane] *= size / norm_w
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _gram(X, G):  # type: ignore[no-untyped-def]
     """G[p, q] = sum_i X[i, p] X[i, q] for q >= p, four rows of X at a time."""
     rows, rank, lanes = X.shape
@@ -130,7 +144,7 @@ def _gram(X, G):  # type: ignore[no-untyped-def]
             i += 1
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _update(X, A, B, gram_a, gram_b, K, rows, first, second, values, penalty, floor):  # type: ignore[no-untyped-def]
     """X = the minimiser with A and B fixed: (gram_a * gram_b with its diagonal times 1 + penalty) X = MTTKRP."""
     extent, rank, lanes = X.shape
@@ -152,7 +166,7 @@ def _update(X, A, B, gram_a, gram_b, K, rows, first, second, values, penalty, fl
         _substitute(K, X[i])
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _mttkrp(X, A, B, rows, first, second, values):  # type: ignore[no-untyped-def]
     """X[i] = sum over the entries T[i, j, k] A[j] B[k], a group of four entries at a time."""
     rank, lanes = X.shape[1], X.shape[2]
@@ -169,7 +183,7 @@ def _mttkrp(X, A, B, rows, first, second, values):  # type: ignore[no-untyped-de
                 )
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _factorise(K, least):  # type: ignore[no-untyped-def]
     """K = R^T R in place (upper triangle), with 1/R[p, p] on the diagonal; pivots below `least` are raised to it."""
     rank, lanes = K.shape[1], K.shape[2]
@@ -194,7 +208,7 @@ def _factorise(K, least):  # type: ignore[no-untyped-def]
                 K[i, q, lane] *= K[i, i, lane]
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@compiled(fastmath=FAST)
 def _substitute(K, x):  # type: ignore[no-untyped-def]
     """Solve R^T R x = x in place, forwards and back, for one right-hand side (r, lanes)."""
     rank, lanes = x.shape

@@ -190,6 +190,11 @@ def _inexact(target: Target, entries: list[list[list[Entry]]], provenance: Mappi
         real, imaginary = (np.array([[float(entry[part]) for entry in row] for row in factor]) for part in (0, 1))
         factors.append(real + 1j * imaginary if imaginary.any() else real)
     with np.errstate(all="ignore"):
-        convention, _ = detect(target, factors)
+        convention, error = detect(target, factors)
+        if all(factor.shape == (target.dims[0],) * 2 for factor in factors):  # a row or a column per product: the shapes do not tell
+            columns = [factor.T for factor in factors]
+            other, other_error = detect(target, columns)
+            if other_error < error:
+                factors, convention = columns, other
     turned = [factor[:, order] for factor, order in zip(factors, convention.columns, strict=True)]
     return BilinearAlgorithm.from_floats(target, *turned, provenance={**provenance, "convention": convention.name})
