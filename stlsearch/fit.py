@@ -316,7 +316,7 @@ def objective_to_beat(algorithm: BilinearAlgorithm, goal: Goal, device: torch.de
     problem = Problem.of(algorithm.target, device)
     factors = embed(algorithm, problem, 1)
     penalty = ranking_penalty(goal)
-    settled = als.sweeps(problem, factors, torch.full((RANKING_SWEEPS, 1), penalty, dtype=torch.float64))
+    settled = als.settle(problem, factors, penalty, RANKING_SWEEPS)
     return float(problem.objective(settled, penalty))
 
 
@@ -344,7 +344,7 @@ def _most_promising(
         return []
     recorder.strategy, recorder.stage = owners[chosen[0]], "ranking"
     candidates = take(pool, torch.tensor(chosen, device=pool[0].device))
-    candidates = als.sweeps(problem, candidates, torch.full((RANKING_SWEEPS, 1), penalty, dtype=torch.float64), recorder)
+    candidates = als.settle(problem, candidates, penalty, RANKING_SWEEPS, recorder)
     refined = problem.objective(candidates, penalty).nan_to_num(float("inf")).tolist()
     order = sorted(range(len(chosen)), key=refined.__getitem__)
     worthy = [k for k in order if to_beat is None or refined[k] < to_beat * WORTH_POLISHING]

@@ -39,6 +39,7 @@ EXTEND_FROM = 2  # the next lower ranks whose bases are extended
 RESTARTS = 32
 ITERATIONS = 400
 POLISHED = 1
+REPOLISH = 0.5  # the chance that a step polishes a basis made for another goal before anything new is tried
 UNUSABLE = 1.0  # a score above it is no better than computing nothing, or beyond the bound on g
 LEAST_GAIN = 1e-4  # relative: below it a basis is the same one polished again
 
@@ -71,7 +72,6 @@ class SearchState:
     """
 
     path: Path
-    goal: Goal = field(default_factory=Goal)
     steps: int = 0
     tries: dict[str, int] = field(default_factory=dict)
     gains: dict[str, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class SearchState:
     def load(folder: Path, target: Target, seed: int, goal: Goal) -> SearchState:
         """The state of an earlier search of this target, seed and goal, or a new one when there is none that can be read."""
         aim = "-".join(str(value) for value in goal.describe().values())
-        state = SearchState(folder / f".frontier-{target.slug}-{aim}-{seed}.state", goal)
+        state = SearchState(folder / f".frontier-{target.slug}-{aim}-{seed}.state")
         try:
             document = parse(read_bytes(state.path))
             state.steps = int(document["steps"])  # type: ignore[index]
@@ -144,7 +144,7 @@ def improve_front(
         return registry.get(name).algorithm
 
     def beat(held: BilinearAlgorithm | None, goal: Goal) -> float | None:
-        if held is None or not _made_for(held, goal):
+        if held is None:
             return None
         key = held.id, goal.working_penalty
         if key not in objectives:
@@ -161,7 +161,9 @@ def improve_front(
         usable = usable_algorithms(target, registry)
         best = best_by_rank(usable, goal)
         rank = _next_rank(ranks, best, goal, number, draw)
-        strategy, init = _choose(rank, best, _parents(usable, best), state, draw)
+        # What was polished to another goal is polished to this one first, but not for ever: it may be the best for both.
+        repolish = rank in best and not _made_for(best[rank], goal) and draw.random() < REPOLISH
+        strategy, init = _choose(rank, _parents(usable, best), ("hop",) if repolish else STRATEGIES, state, draw)
         penalty = min(0.5, float(f"{goal.working_penalty * draw.choice(PENALTY_FACTORS):.3g}"))
         searching = Goal(goal.max_amplification, goal.optimize_for, penalty)
         try:
@@ -175,7 +177,7 @@ def improve_front(
                 device=device,
                 goal=searching,
                 polished=POLISHED,
-                to_beat=beat(best.get(rank), searching),
+                to_beat=None if repolish else beat(best.get(rank), searching),
                 time_limit=left,
                 lookup=lookup,
                 progress=progress,
@@ -254,7 +256,7 @@ def _is_root(algorithm: BilinearAlgorithm) -> bool:
 
 
 def _choose(
-    rank: int, best: dict[int, BilinearAlgorithm], parents: list[BilinearAlgorithm], state: SearchState, draw: random.Random
+    rank: int, parents: list[BilinearAlgorithm], strategies: Sequence[str], state: SearchState, draw: random.Random
 ) -> tuple[str, str]:
     """A strategy drawn by promise, and the init it stands for at this rank: parents near in rank more often."""
     sources = {
@@ -262,10 +264,8 @@ def _choose(
         "deflate": [parent for parent in parents if parent.rank > rank and (parent.rank <= rank + DEFLATE_FROM or _is_root(parent))],
         "extend": [parent for parent in parents if rank - EXTEND_FROM <= parent.rank < rank],
     }
-    open_to = [name for name in STRATEGIES if sources.get(name, [None])]
+    open_to = [name for name in strategies if sources.get(name, [None])]
     strategy = draw.choices(open_to, [state.promise(name) for name in open_to])[0]
-    if rank in best and not _made_for(best[rank], state.goal):  # polish what there is before looking for better
-        strategy = "hop"
     if strategy not in sources:
         return strategy, strategy
     nearness = [1 / max(1, abs(parent.rank - rank)) for parent in sources[strategy]]

@@ -203,6 +203,14 @@ def test_lines_of_fits_record_every_command_back_to_what_began_them(run, tmp_pat
     assert "--rank 5" in second["command"]
 
 
+def test_a_basis_made_for_another_goal_does_not_keep_its_rank_from_other_strategies(run):
+    _, _, err = run("frontier", "--tile", "2", "--ranks", "5", "--steps", "8", "--optimize-for", "bfloat16", "--seed", "1")
+    strategies = re.findall(r"^rank 5, (\w+): e ", err, flags=re.MULTILINE)
+    assert len(strategies) == 8
+    assert "hop" in strategies
+    assert len(set(strategies)) > 1
+
+
 def test_frontier_minimises_the_total_error_of_a_dtype(run):
     code, out, _ = run("frontier", "--tile", "2", "--ranks", "6", "--steps", "1", "--optimize-for", "e4m3", "--json")
     assert code == 0

@@ -12,12 +12,10 @@ import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.border import BorderAlgorithm
-from stlsearch.constructions.transforms import DIMENSIONS, block_columns, direct_sum_cells
+from stlsearch.constructions.transforms import DIMENSIONS, Shape, block_columns, check_dimension, direct_sum_cells, summed_shape
 from stlsearch.errors import InputError
 from stlsearch.laurent import LaurentFactors, LaurentMatrix
 from stlsearch.targets import Target
-
-Shape = tuple[int, int, int]
 
 
 def bini() -> BorderAlgorithm:
@@ -82,13 +80,9 @@ def direct_sum(first: BorderAlgorithm, second: BorderAlgorithm, dimension: str) 
     Raises:
         InputError: an unknown dimension, or shapes that differ in another one.
     """
-    if dimension not in DIMENSIONS:
-        raise InputError(f"unknown dimension {dimension!r:.20}; valid: n, m, p")
-    along = DIMENSIONS.index(dimension)
+    along = DIMENSIONS.index(check_dimension(dimension))
     shapes = _shape(first, "direct_sum"), _shape(second, "direct_sum")
-    if any(shapes[0][d] != shapes[1][d] for d in range(3) if d != along):
-        raise InputError(f"{first.target.slug} and {second.target.slug} cannot be summed along {dimension}: the other two sizes must agree")
-    total = Target.matmul(*(size + (shapes[1][d] if d == along else 0) for d, size in enumerate(shapes[0])))
+    total = Target.matmul(*summed_shape(*shapes, dimension))
     factors = []
     for mode, (x, y) in enumerate(zip(first.factors, second.factors, strict=True)):
         unit = np.eye(total.dims[mode], dtype=np.int64)

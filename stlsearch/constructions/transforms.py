@@ -43,6 +43,31 @@ def compose(first: BilinearAlgorithm, second: BilinearAlgorithm) -> BilinearAlgo
     return _result(target, factors, [first, second], "compose")
 
 
+def check_dimension(dimension: str) -> str:
+    """One of n, m, p.
+
+    Raises:
+        InputError: any other text.
+    """
+    if dimension not in DIMENSIONS:
+        raise InputError(f"unknown dimension {dimension!r:.20}; valid: n, m, p")
+    return dimension
+
+
+def summed_shape(first: Shape, second: Shape, dimension: str) -> Shape:
+    """(n, m, p) of two products side by side along a dimension.
+
+    Raises:
+        InputError: shapes that differ in another one.
+    """
+    along = DIMENSIONS.index(dimension)
+    if any(first[d] != second[d] for d in range(3) if d != along):
+        texts = ["x".join(map(str, shape)) for shape in (first, second)]
+        raise InputError(f"{texts[0]} and {texts[1]} cannot be summed along {dimension}: the other two sizes must agree")
+    n, m, p = (size + (second[d] if d == along else 0) for d, size in enumerate(first))
+    return n, m, p
+
+
 def direct_sum(first: BilinearAlgorithm, second: BilinearAlgorithm, dimension: str) -> BilinearAlgorithm:
     """Two products side by side along n, m or p: ranks add.
 
@@ -52,13 +77,9 @@ def direct_sum(first: BilinearAlgorithm, second: BilinearAlgorithm, dimension: s
     Raises:
         InputError: an unknown dimension, or shapes that differ in another one.
     """
-    if dimension not in DIMENSIONS:
-        raise InputError(f"unknown dimension {dimension!r:.20}; valid: n, m, p")
-    along = DIMENSIONS.index(dimension)
+    along = DIMENSIONS.index(check_dimension(dimension))
     shapes = _shape(first, "direct_sum"), _shape(second, "direct_sum")
-    if any(shapes[0][d] != shapes[1][d] for d in range(3) if d != along):
-        raise InputError(f"{first.target.slug} and {second.target.slug} cannot be summed along {dimension}: the other two sizes must agree")
-    total = [size + (shapes[1][d] if d == along else 0) for d, size in enumerate(shapes[0])]
+    total = summed_shape(*shapes, dimension)
     factors = []
     for mode, (x, y) in enumerate(zip(*_common_factors(first, second), strict=True)):
         cells = direct_sum_cells(mode, shapes[0], shapes[1], along)

@@ -96,8 +96,7 @@ def _added(factors: Factors, terms: int, request: Request) -> Factors:
 
 
 def _settled(factors: Factors, sweeps: int, request: Request) -> Factors:
-    levels = torch.full((sweeps, 1), request.penalty, dtype=torch.float64)
-    return als.sweeps(request.problem, factors, levels, request.monitor)
+    return als.settle(request.problem, factors, request.penalty, sweeps, request.monitor)
 
 
 def _scale(factor: torch.Tensor) -> torch.Tensor:

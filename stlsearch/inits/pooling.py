@@ -8,8 +8,8 @@ from stlsearch.inits.deflated import strassen
 from stlsearch.inits.kron import kron
 from stlsearch.inits.request import NotApplicable, Request, Start
 from stlsearch.solvers import als
-from stlsearch.solvers.deflation import deflate, spread_temperatures
-from stlsearch.solvers.problem import Factors, Problem, balance, take
+from stlsearch.solvers.deflation import deflate, distinct, spread_temperatures
+from stlsearch.solvers.problem import Factors, balance, take
 
 GENERATIONS = 24
 CHILDREN = 6  # per restart and generation
@@ -38,7 +38,7 @@ def pool(request: Request) -> Start:
             continue
     if not parts:
         raise NotApplicable(f"init pool begins with strassen and kron, and neither can start {request.problem.target.slug}")
-    members = _distinct(request.problem, _joined(parts), request.penalty, request.restarts)
+    members = distinct(request.problem, _joined(parts), request.penalty, request.restarts, DISTANCE)
     heat = spread_temperatures(CHILDREN * request.restarts)
     for generation in range(GENERATIONS):
         favour = torch.arange(len(members[0]), 0, -1, dtype=torch.float64)  # members are sorted, the best first
@@ -56,7 +56,7 @@ def pool(request: Request) -> Start:
             monitor=request.monitor,
         )
         joined = _joined([members, _settled(children, SETTLED, request)])
-        members = _distinct(request.problem, joined, request.penalty, request.restarts)
+        members = distinct(request.problem, joined, request.penalty, request.restarts, DISTANCE)
     return Start(members, {"pool": "strassen, kron"}, settled=True)
 
 
@@ -70,19 +70,7 @@ def _grown(factors: Factors, terms: int, request: Request) -> Factors:
 
 
 def _settled(factors: Factors, sweeps: int, request: Request) -> Factors:
-    return als.sweeps(request.problem, factors, torch.full((sweeps, 1), request.penalty, dtype=torch.float64), request.monitor)
-
-
-def _distinct(problem: Problem, factors: Factors, penalty: float, most: int) -> Factors:
-    """The best restarts whose objectives differ pairwise by `DISTANCE`, best first."""
-    values = problem.objective(factors, penalty).nan_to_num(float("inf")).tolist()
-    chosen: list[int] = []
-    for index in sorted(range(len(values)), key=values.__getitem__):
-        if not chosen or values[index] - values[chosen[-1]] > DISTANCE * values[index]:
-            chosen.append(index)
-        if len(chosen) == most:
-            break
-    return take(factors, torch.tensor(chosen, device=factors[0].device))
+    return als.settle(request.problem, factors, request.penalty, sweeps, request.monitor)
 
 
 def _joined(parts: list[Factors]) -> Factors:

@@ -67,6 +67,11 @@ def sweeps(problem: Problem, factors: Factors, penalties: Tensor, monitor: Monit
     return factors
 
 
+def settle(problem: Problem, factors: Factors, penalty: float, count: int, monitor: Monitor = silent) -> Factors:
+    """`count` sweeps at one penalty, without a decay: a refit of factors (B, r, dims[mode]) that are near a solution."""
+    return sweeps(problem, factors, torch.full((count, 1), penalty, dtype=torch.float64), monitor)
+
+
 def sweep(problem: Problem, factors: Factors, penalty: float | Tensor) -> Factors:
     """One ALS sweep as tensor operations: U, then V, then W, each the exact minimiser given the other two."""
     updated = list(balance(factors))

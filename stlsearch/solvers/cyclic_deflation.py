@@ -15,6 +15,7 @@ from torch import Tensor
 from stlsearch.errors import InputError
 from stlsearch.solvers import cyclic
 from stlsearch.solvers.cyclic import Orbits
+from stlsearch.solvers.deflation import heated
 from stlsearch.solvers.problem import Monitor, Problem, hadamard_gram, silent
 
 
@@ -80,10 +81,9 @@ def _chosen(partner: Tensor, costs: Tensor, single: bool, heat: Tensor, generato
     fixed = partner == terms
     first = terms == torch.minimum(torch.minimum(terms, partner), partner.gather(1, partner))
     infinite = torch.full_like(costs, float("inf"))
-    cheapest = torch.where(first, costs, infinite).amin(1, keepdim=True).clamp_min(1e-9)
-    if generator is not None and bool(heat.any()):  # Gumbel trick: a sample of the softmax
-        uniform = torch.rand(costs.shape, generator=generator, dtype=torch.float64).clamp(1e-300, 1 - 1e-16)
-        costs = costs + heat.unsqueeze(1) * cheapest * torch.log(-torch.log(uniform))
+    cheapest = torch.where(first, costs, infinite).amin(1, keepdim=True)
+    if generator is not None and bool(heat.any()):
+        costs = heated(costs, cheapest, heat, generator)
     alone = torch.where(fixed, costs, infinite)
     keep = torch.ones_like(fixed)
     rows = torch.arange(len(partner))

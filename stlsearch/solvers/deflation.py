@@ -63,17 +63,26 @@ def deflate(
     while factors[0].shape[1] > rank:
         factors = balance(factors)
         costs = drop_costs(factors, penalty).double().cpu()
-        scale = heat.unsqueeze(1) * costs.amin(1, keepdim=True).clamp_min(1e-9)
-        if hot:  # Gumbel trick: a sample of the softmax
-            uniform = torch.rand(costs.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)
-            costs = costs + scale * torch.log(-torch.log(uniform))
-        chosen = costs.argmin(1)
+        chosen_by = heated(costs, costs.amin(1, keepdim=True), heat, generator) if hot else costs
+        chosen = chosen_by.argmin(1)
         keep = torch.ones(costs.shape, dtype=torch.bool)
         keep[torch.arange(batch), chosen] = False
         factors = _keep(factors, keep.to(factors[0].device))
-        factors = als.sweeps(problem, factors, torch.full((sweeps, 1), penalty, dtype=torch.float64), monitor)
+        factors = als.settle(problem, factors, penalty, sweeps, monitor)
         report(problem, monitor, start[0].shape[1] - factors[0].shape[1], factors)
     return factors
+
+
+def heated(costs: Tensor, cheapest: Tensor, temperature: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Costs whose smallest entry is a sample of the softmax of -cost/(temperature * cheapest), by the Gumbel trick.
+
+    Args:
+        costs: shape (B, r).
+        cheapest: the scale of each restart, shape (B, 1).
+        temperature: shape (B,); 0 leaves the costs as they are.
+    """
+    uniform = torch.rand(costs.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)
+    return costs + temperature.unsqueeze(1) * cheapest.clamp_min(1e-9) * torch.log(-torch.log(uniform))
 
 
 def descend(
@@ -115,12 +124,15 @@ def descend(
         yield factors
 
 
-def distinct(problem: Problem, factors: Factors, penalty: float, most: int) -> Factors:
-    """The best restarts by the penalised objective, at most `most`, best first; equal objectives are the same solution."""
+def distinct(problem: Problem, factors: Factors, penalty: float, most: int, difference: float = SAME) -> Factors:
+    """The best restarts by the penalised objective, at most `most`, best first, of factors (B, r, dims[mode]).
+
+    Restarts whose objectives differ by less than `difference`, relatively, are taken for the same solution.
+    """
     values = problem.objective(factors, penalty).nan_to_num(float("inf")).tolist()
     chosen: list[int] = []
     for index in sorted(range(len(values)), key=values.__getitem__):
-        if not chosen or values[index] - values[chosen[-1]] > SAME * abs(values[index]) + 1e-12:
+        if not chosen or values[index] - values[chosen[-1]] > difference * abs(values[index]) + 1e-12:
             chosen.append(index)
         if len(chosen) == most:
             break
