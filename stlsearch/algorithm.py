@@ -145,6 +145,13 @@ class BilinearAlgorithm:
         """Every coefficient is -1, 0 or 1."""
         return self.exact is not None and all(bool(np.isin(factor, (-1, 0, 1)).all()) for factor in (self.U, self.V, self.W))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same algorithm (by `id`) for the same metric, however they were found."""
+        return isinstance(other, BilinearAlgorithm) and self.id == other.id and self.metric == other.metric
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @cached_property
     def error(self) -> float:
         """e = ||T - [[U,V,W]]||^2/||T||^2; exactly 0 over an exact ring once verified in that ring."""

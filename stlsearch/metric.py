@@ -77,6 +77,16 @@ class Metric:
         for name in ("activation", "weight"):
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether moments and layout are the same."""
+        if not isinstance(other, Metric):
+            return NotImplemented
+        moments = (self.activation, other.activation), (self.weight, other.weight)
+        return all(np.array_equal(*pair) for pair in moments) and self.layout == other.layout
+
+    def __hash__(self) -> int:
+        return hash((self.activation.tobytes(), self.weight.tobytes()))
+
     @staticmethod
     def white(target: Target) -> Metric:
         """Identity moments: the error e of the plain problem."""

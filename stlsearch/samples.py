@@ -2,7 +2,7 @@
 
 Activations have the axes (..., tokens, channels): every leading index is one sample (an image, a sentence, a head of a
 layer), whose tokens are never mixed with another's. n neighbouring tokens and m channels make a tile, as in
-`stlsearch.ops.batched`; what does not fill a tile at the end of a sample is left out here (an operator pads it).
+`stlsearch.ops`; what does not fill a tile at the end of a sample is left out here (an operator pads it).
 """
 
 from __future__ import annotations

@@ -39,7 +39,16 @@ def test_the_table(run, registry):
     assert out.startswith(registry[1].name)
     assert "(64, 64) times (64, 64) on CPU" in out
     assert "GPU" not in out
-    for label in ("predicted e + g u^2", "batched GEMMs", "total, weights pre-encoded", "7/8 = 0.8750", "CPU time", "speed-up"):
+    for label in (
+        "predicted e + g u^2",
+        "batched GEMMs",
+        "total, weights pre-encoded",
+        "7/8 = 0.8750",
+        "CPU time",
+        "speed-up",
+        "of ideal",
+        "extra MB",
+    ):
         assert label in out
     assert "bfloat16: 2 timed pairs" in err
 
@@ -61,7 +70,12 @@ def test_json(run, registry):
     assert found["seed"] == 3
     assert found["device"]["type"] == "cpu"
     assert found["errors"][0]["rel_sq_error"] < 1e-28
-    assert found["timings"]["float64"]["repeats"] == 1
+    timing = found["timings"]["float64"]
+    assert timing["repeats"] == 1
+    assert timing["ideal_speedup"] > 0
+    assert timing["of_ideal"] == pytest.approx(timing["speedup"] / timing["ideal_speedup"])
+    assert timing["dense_extra_bytes"] == 8 * 8 * 10
+    assert timing["extra_bytes"] >= 8 * 8 * 10
 
 
 def test_threads(run):

@@ -12,7 +12,7 @@ from stlsearch import devices
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.evaluate import compare_times, count_cost, evaluate
-from stlsearch.evaluate.cost import Stages
+from stlsearch.evaluate.cost import BackwardStages, Stages, Work
 from stlsearch.targets import Target
 
 
@@ -33,6 +33,20 @@ def test_strassen_counts_by_hand(strassen):
     assert cost.values_moved == Stages(24 + 42, 60 + 105, 42 + 105 + 70, 70 + 40)
     assert cost.dense_values_moved == 24 + 60 + 40
     assert (cost.weight_parameters, cost.dense_weight_parameters, cost.basis_parameters) == (105, 60, 84)
+
+
+def test_the_gradients_of_strassen_by_hand(strassen):
+    cost = count_cost(strassen, 4, 6, 10)
+    assert cost.backward_macs == BackwardStages(7 * 4 * 10, 210, 210, 7 * 4 * 6)
+    assert cost.backward_values_moved == BackwardStages(40 + 70, 217, 217, 42 + 24)
+    assert cost.backward_macs.total == 280 + 420 + 168
+    assert cost.new_values("forward") == 42 + 70 + 40
+    assert cost.new_values("backward") == (42 + 70 + 40) + 42 + 105 + 24
+    assert list(cost.work("forward")) == ["encode_activations", "multiply", "decode"]
+    assert list(cost.work("backward"))[3:] == ["encode_gradient", "multiply_activations", "multiply_weights", "decode_gradient"]
+    assert cost.work("backward")["multiply_weights"] == Work(210, 217)
+    assert list(cost.dense_work("forward").values()) == [Work(240, 124)]
+    assert list(cost.dense_work("backward").values()) == [Work(240, 124)] * 3
 
 
 def test_padding_is_counted(strassen):
@@ -177,7 +191,7 @@ def test_timing_turns_the_collector_on_again_after_an_error():
 def test_sizes_that_cannot_fit_are_refused(strassen, monkeypatch):
     with pytest.raises(InputError, match="too large; at most 131072"):
         evaluate(strassen, size=10**6)
-    monkeypatch.setattr("stlsearch.evaluate.available_memory", lambda device: 2**20)
+    monkeypatch.setattr("stlsearch.evaluate.limits.available_memory", lambda device: 2**20)
     with pytest.raises(InputError, match=r"512x512x512 needs about 0.0 GiB on cpu, 0.0 GiB are free"):
         evaluate(strassen, size=512)
 

@@ -1,21 +1,44 @@
-"""The batched operator against the tile-by-tile oracle, and both against the ordinary product."""
+"""The operator against the tile-by-tile oracle, the compiled kernels against the plain ones, and both against the ordinary product."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import STRASSEN_U, STRASSEN_V, STRASSEN_W, definition
 
 from stlsearch.algorithm import UNIT_ROUNDOFF, BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.ops import DTYPES, Bases, decode, encode_activations, encode_weights, multiply, reference_matmul, stl_matmul
+from stlsearch.metric import Metric
+from stlsearch.ops import (
+    BACKENDS,
+    DTYPES,
+    Bases,
+    EncodedParameter,
+    Layout,
+    backend,
+    compiled,
+    decode,
+    encode_activations,
+    encode_weights,
+    library,
+    multiply,
+    plain,
+    reference_matmul,
+    stl_matmul,
+    threads,
+)
 from stlsearch.targets import Target
 
-STRASSEN = (
-    [[1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0], [-1, 0, 1, 0], [0, 1, 0, -1]],
-    [[1, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, -1], [-1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1]],
-    [[1, 0, 0, 1], [0, 0, 1, -1], [0, 1, 0, 1], [1, 0, 1, 0], [-1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]],
-)
+STRASSEN = (STRASSEN_U, STRASSEN_V, STRASSEN_W)
+COLUMNS = ("interleaved", "blocked")
+LAYOUTS = [Layout(rows, channels, outputs) for rows in ("tokens", "blocks", "batch") for channels in COLUMNS for outputs in COLUMNS]
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +52,42 @@ def random_algorithm(n, m, p, rank, seed=0):
     return BilinearAlgorithm.from_floats(target, *(rng.normal(size=(rank, d)) / d**0.5 for d in target.dims))
 
 
+def with_channels(algorithm, order):
+    """The algorithm as if it had been fitted to channels in that order."""
+    a, b, _ = algorithm.target.dims
+    return replace(algorithm, metric=Metric(np.eye(a), np.eye(b), {"channels": list(order)}))
+
+
 def random_pair(rows, inner, columns, seed=0):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(rows, inner)), rng.normal(size=(inner, columns))
 
 
-def product(x, weight, algorithm, dtype=torch.float64, device="cpu"):
+def random_tensors(*shapes, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def product(x, weight, algorithm, dtype=torch.float64, device="cpu", layout=None):
     bases = Bases.prepare(algorithm, dtype=dtype, device=device)
     x, weight = (torch.tensor(matrix, dtype=dtype, device=device) for matrix in (x, weight))
-    return stl_matmul(x, encode_weights(weight, bases), bases)
+    return stl_matmul(x, encode_weights(weight, bases, layout=layout), bases)
+
+
+@contextmanager
+def torch_threads(count):
+    """Even small tensors are shared out over `count` threads."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "WORTH_A_THREAD", 1)
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+# The product against the oracle
 
 
 def check_against_oracle(dtype, device):
@@ -64,24 +114,43 @@ def test_the_oracle_on_one_tile_is_apply():
     np.testing.assert_allclose(reference_matmul(a, b, algorithm).ravel(), algorithm.apply(a.ravel(), b.ravel()), rtol=1e-12)
 
 
-def test_strassen_reproduces_the_ordinary_product(strassen):
-    x, weight = random_pair(64, 48, 80)
-    np.testing.assert_allclose(product(x, weight, strassen).numpy(), x @ weight, atol=1e-12)
+def test_the_oracle_in_a_layout_is_the_oracle_on_permuted_matrices():
+    """Where the tile divides the sizes, taking tiles from blocks is the same as dealing the blocks out first."""
+    algorithm = random_algorithm(2, 3, 2, 5)
+    x, weight = random_pair(6, 9, 8)
+    rows, channels, outputs = (np.arange(size).reshape(parts, -1).T.ravel() for size, parts in ((6, 2), (9, 3), (8, 2)))
+    expected = np.empty((6, 8))
+    expected[np.ix_(rows, outputs)] = reference_matmul(x[np.ix_(rows, channels)], weight[np.ix_(channels, outputs)], algorithm)
+    np.testing.assert_allclose(reference_matmul(x, weight, algorithm, Layout("blocks", "blocked", "blocked")), expected)
+    over_samples = reference_matmul(x.reshape(6, 1, 9), weight, algorithm, Layout("batch"))
+    np.testing.assert_allclose(over_samples[:, 0], reference_matmul(x, weight, algorithm))
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.tuples(*[st.integers(1, 4)] * 3), st.integers(1, 9), st.tuples(*[st.integers(1, 13)] * 3), st.integers(0, 99))
-def test_any_tile_rank_and_size_matches_the_oracle(tile, rank, size, seed):
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 5)] * 3),
+    st.integers(1, 9),
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from(LAYOUTS),
+    st.sampled_from(BACKENDS),
+    st.integers(0, 99),
+)
+def test_any_tile_rank_size_batch_and_layout_matches_the_oracle(tile, rank, size, batch, layout, name, seed):
     algorithm = random_algorithm(*tile, rank, seed)
-    x, weight = random_pair(*size, seed)
-    result = product(x, weight, algorithm)
-    assert result.shape == (size[0], size[2])
-    np.testing.assert_allclose(result.numpy(), reference_matmul(x, weight, algorithm), atol=1e-11)
+    (rows, inner, columns), batch = size, batch or ([2] if layout.rows == "batch" else [])
+    x, weight = random_tensors((*batch, rows, inner), (inner, columns), seed=seed)
+    with backend(name):
+        result = stl_matmul(x, encode_weights(weight, algorithm, layout=layout), algorithm)
+    assert result.shape == (*batch, rows, columns)
+    np.testing.assert_allclose(result.numpy(), reference_matmul(x.numpy(), weight.numpy(), algorithm, layout), atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_matches_the_oracle_to_rounding(dtype):
     check_against_oracle(dtype, "cpu")
+    with backend("plain"):
+        check_against_oracle(dtype, "cpu")
 
 
 @pytest.mark.gpu
@@ -89,6 +158,36 @@ def test_every_dtype_matches_the_oracle_to_rounding(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_matches_the_oracle_on_cuda(dtype):
     check_against_oracle(dtype, "cuda")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_an_exact_algorithm_is_the_ordinary_product_in_every_layout(strassen, layout):
+    for algorithm, shape in [(strassen, (3, 5, 7)), (strassen, (2, 3, 1, 9)), (definition(3, 2, 4), (2, 7, 5))]:
+        x, weight = random_tensors(shape, (shape[-1], 11))
+        torch.testing.assert_close(stl_matmul(x, encode_weights(weight, algorithm, layout=layout), algorithm), x @ weight)
+
+
+def test_an_algorithm_cuts_channels_in_the_order_it_was_fitted_to():
+    algorithm = with_channels(random_algorithm(3, 2, 4, 5), [3, 1, 0, 2, 4])
+    x, weight = random_tensors((2, 7, 5), (5, 9))
+    encoded = encode_weights(weight, algorithm)
+    assert encoded.channels.tolist() == [3, 1, 0, 2, 4]
+    result = stl_matmul(x, encoded, algorithm)
+    np.testing.assert_allclose(result.numpy(), reference_matmul(x.numpy(), weight.numpy(), algorithm), atol=1e-12)
+    with_bases = stl_matmul(x, encoded, Bases.prepare(algorithm, dtype=torch.float64))
+    torch.testing.assert_close(with_bases, result)
+    in_stages = decode(multiply(encode_activations(x[0], algorithm), encoded), algorithm, 7, 9)
+    torch.testing.assert_close(in_stages, result[0])
+
+
+def test_an_explicit_layout_takes_the_channels_as_they_stand():
+    algorithm = with_channels(random_algorithm(3, 2, 4, 5), [3, 1, 0, 2, 4])
+    x, weight = random_tensors((7, 5), (5, 9))
+    encoded = encode_weights(weight, algorithm, layout=Layout())
+    assert encoded.channels is None
+    result = stl_matmul(x, encoded, algorithm).numpy()
+    np.testing.assert_allclose(result, reference_matmul(x.numpy(), weight.numpy(), algorithm, Layout()), atol=1e-12)
+    np.testing.assert_allclose(result, reference_matmul(x.numpy(), weight.numpy(), replace(algorithm, metric=None)), atol=1e-12)
 
 
 def test_stages_have_the_documented_shapes():
@@ -105,30 +204,353 @@ def test_stages_have_the_documented_shapes():
     assert decode(products, bases, 5, 9).shape == (5, 9)
 
 
-@pytest.mark.parametrize("size", [(0, 4, 4), (4, 0, 4), (4, 4, 0)])
-def test_empty_sizes(strassen, size):
-    x, weight = np.ones(size[:2]), np.ones(size[1:])
-    np.testing.assert_array_equal(product(x, weight, strassen).numpy(), x @ weight)
-
-
-def test_views_are_taken_as_they_are(strassen):
-    x, weight = (torch.tensor(matrix) for matrix in random_pair(12, 10, 14))
-    encoded = encode_weights(weight.T.contiguous().T, strassen)
-    strided = torch.stack([x, x], dim=2)[..., 0]
-    torch.testing.assert_close(stl_matmul(strided, encoded, strassen), x @ weight)
-
-
-def test_gradients_of_an_exact_algorithm_are_those_of_the_ordinary_product(strassen):
-    x, weight = (torch.tensor(matrix, requires_grad=True) for matrix in random_pair(5, 6, 7))
-    cotangent = torch.randn(5, 7, dtype=torch.float64)
-    ours = torch.autograd.grad(stl_matmul(x, encode_weights(weight, strassen), strassen), (x, weight), cotangent)
-    torch.testing.assert_close(ours, (cotangent @ weight.T, x.T @ cotangent))
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.rows != "batch"], ids=str)
+def test_the_stages_one_by_one_are_the_product(layout):
+    algorithm = random_algorithm(3, 2, 4, 5)
+    x, weight = random_tensors((7, 5), (5, 9))
+    encoded = encode_weights(weight, algorithm, layout=layout)
+    products = multiply(encode_activations(x, algorithm, layout=layout), encoded)
+    torch.testing.assert_close(decode(products, algorithm, 7, 9, layout=layout), stl_matmul(x, encoded, algorithm))
 
 
 def test_an_algorithm_can_stand_in_for_its_bases(strassen):
     x, weight = (torch.tensor(matrix, dtype=torch.float32) for matrix in random_pair(6, 6, 6))
     products = multiply(encode_activations(x, strassen), encode_weights(weight, strassen))
     torch.testing.assert_close(decode(products, strassen, 6, 6), x @ weight)
+
+
+# Shapes, views and empty sizes
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_empty_sizes_give_what_the_ordinary_product_gives(strassen, layout, name):
+    for shape, columns in [((0, 4, 4), 4), ((3, 0, 4), 4), ((3, 4, 0), 4), ((3, 4, 4), 0), ((0, 0, 0), 0), ((2, 0, 3, 4), 5)]:
+        x, weight = random_tensors(shape, (shape[-1], columns))
+        with backend(name):
+            result = stl_matmul(x, encode_weights(weight, strassen, layout=layout), strassen)
+        torch.testing.assert_close(result, x @ weight)
+
+
+def test_views_are_taken_as_they_are():
+    algorithm = random_algorithm(3, 2, 4, 5)
+    (base, weight) = random_tensors((4, 8, 6, 12), (6, 9))
+    views = {
+        "strided columns": base[..., ::2][:, :, :, :6],
+        "strided rows": base[:, ::3, :, :6],
+        "a transposed matrix": base[:, :, :, :7].transpose(2, 3)[..., :6],
+        "permuted axes": base.permute(3, 0, 1, 2),
+        "one row for all": base[:, :, :1, :6].expand(4, 8, 5, 6),
+        "one sample for all": base[:1, :, :, :6].expand(4, 8, 6, 6),
+        "one value for all": base[:1, :1, :1, :1].expand(2, 3, 4, 6),
+        "an offset into the storage": base[1:, 3:, 1:, 5:11],
+        "the end of the storage": base.view(-1)[-30:].view(5, 6),
+        "flipped": base.flip(3)[..., :6],
+    }
+    for layout in (None, Layout("blocks"), Layout("batch", "blocked")):
+        encoded = encode_weights(weight.T.contiguous().T, algorithm, layout=layout)
+        for name, view in views.items():
+            if layout is None or layout.rows != "batch" or view.ndim > 2:
+                expected = reference_matmul(view.numpy(), weight.numpy(), algorithm, layout)
+                np.testing.assert_allclose(stl_matmul(view, encoded, algorithm).numpy(), expected, atol=1e-12, err_msg=name)
+                torch.testing.assert_close(stl_matmul(view, encoded, algorithm, chunk=2).numpy(), expected)
+
+
+def test_negated_views_are_taken_as_they_are(strassen):
+    x = torch.randn(6, 4, dtype=torch.complex128).conj().imag
+    assert x.is_neg()
+    torch.testing.assert_close(stl_matmul(x, encode_weights(torch.eye(4, dtype=torch.float64), strassen), strassen), x.clone())
+
+
+def test_a_result_never_shares_memory_with_its_inputs():
+    one = definition(1, 1, 1)
+    for dtype in DTYPES.values():
+        for name in BACKENDS:
+            with backend(name):
+                x = torch.ones(3, 3, dtype=dtype)
+                encoded = encode_weights(x, one)
+                tensors = x, encoded.tensor, stl_matmul(x, encoded, one), encode_activations(x, one)
+                assert len({tensor.data_ptr() for tensor in tensors}) == 4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_chunks_of_any_size_give_the_same(layout, dtype):
+    algorithm = random_algorithm(3, 2, 4, 5)
+    for shape in [(3, 14, 9), (1, 1, 9), (2, 2, 5, 9), (7, 3, 9)]:
+        x, weight = random_tensors(shape, (9, 7), dtype=dtype)
+        encoded = encode_weights(weight, algorithm, layout=layout)
+        whole = stl_matmul(x, encoded, algorithm)
+        for chunk in (1, 2, 3, 4, 100):
+            torch.testing.assert_close(stl_matmul(x, encoded, algorithm, chunk=chunk), whole)
+
+
+def test_more_activations_than_are_held_at_once_give_the_same(monkeypatch):
+    algorithm = random_algorithm(3, 2, 4, 5)
+    x, weight = random_tensors((5, 20, 9), (9, 7))
+    encoded = encode_weights(weight, algorithm)
+    whole = stl_matmul(x, encoded, algorithm)
+    for size in (1, 1000, 3000):
+        monkeypatch.setattr("stlsearch.ops.product.CHUNK_BYTES", size)
+        torch.testing.assert_close(stl_matmul(x, encoded, algorithm), whole)
+
+
+# Padding: which rows depend on which
+
+
+def dependence(layout, shape, change):
+    """Which rows (..., M) of the result change with one entry of x."""
+    algorithm = random_algorithm(3, 2, 4, 5)
+    x, weight = random_tensors(shape, (shape[-1], 7))
+    encoded = encode_weights(weight, algorithm, layout=layout)
+    before = stl_matmul(x, encoded, algorithm)
+    x[change] += 1
+    return (stl_matmul(x, encoded, algorithm) != before).any(-1)
+
+
+@pytest.mark.parametrize("channels", COLUMNS)
+def test_a_tile_holds_neighbouring_rows_of_one_sample(channels):
+    changed = dependence(Layout("tokens", channels), (2, 4, 8, 5), (1, 2, 4, 3))
+    assert changed.nonzero().tolist() == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
+    changed = dependence(Layout("tokens", channels), (2, 4, 8, 5), (1, 2, 7, 4))  # the padded tile
+    assert changed.nonzero().tolist() == [[1, 2, 6], [1, 2, 7]]
+
+
+def test_a_tile_from_blocks_holds_rows_of_one_sample():
+    changed = dependence(Layout("blocks"), (2, 4, 8, 5), (1, 2, 4, 3))
+    assert changed.nonzero().tolist() == [[1, 2, 1], [1, 2, 4], [1, 2, 7]]
+
+
+def test_a_tile_over_the_batch_holds_one_token():
+    changed = dependence(Layout("batch"), (8, 6, 5), (4, 2, 3))
+    assert changed.nonzero().tolist() == [[3, 2], [4, 2], [5, 2]]
+    changed = dependence(Layout("batch"), (2, 4, 6, 5), (1, 3, 2, 3))  # samples 6 and 7 of 8
+    assert changed.nonzero().tolist() == [[1, 2, 2], [1, 3, 2]]
+
+
+def test_padding_is_zeros(strassen):
+    algorithm = random_algorithm(3, 2, 4, 5)
+    x, weight = random_tensors((2, 7, 5), (5, 9))
+    padded_x, padded_weight = torch.zeros(2, 9, 6, dtype=torch.float64), torch.zeros(6, 12, dtype=torch.float64)
+    padded_x[:, :7, :5], padded_weight[:5, :9] = x, weight
+    for channels in COLUMNS:
+        layout = Layout(channels=channels)
+        whole = stl_matmul(padded_x, encode_weights(padded_weight, algorithm, layout=layout), algorithm)
+        torch.testing.assert_close(stl_matmul(x, encode_weights(weight, algorithm, layout=layout), algorithm), whole[:, :7, :9])
+
+
+# The compiled kernels against the plain ones
+
+TOLERANCE = {
+    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
+    torch.float32: {"rtol": 1e-4, "atol": 1e-4},
+    torch.bfloat16: {"rtol": 2e-2, "atol": 1e-1},
+}
+VIEWS = ("contiguous", "transposed", "samples and rows exchanged", "expanded", "part of a larger one")
+
+
+def matrices(view, dtype, batch, rows, columns, seed):
+    shape = {
+        "contiguous": (batch, rows, columns),
+        "transposed": (batch, columns, rows),
+        "samples and rows exchanged": (rows, batch, columns),
+        "expanded": (1, 1, columns),
+        "part of a larger one": (batch + 1, rows + 3, columns + 5),
+    }[view]
+    (matrix,) = random_tensors(shape, dtype=dtype, seed=seed)
+    if view == "transposed":
+        return matrix.transpose(1, 2)
+    if view == "samples and rows exchanged":
+        return matrix.transpose(0, 1)
+    if view == "expanded":
+        return matrix.expand(batch, rows, columns)
+    return matrix[1:, 2:-1, 3:-2] if view == "part of a larger one" else matrix
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_compiled_and_plain_kernels_agree_on_any_size(data):
+    draw = data.draw
+    height, width, rank = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(1, 20))
+    batch, rows = draw(st.integers(0, 3)), draw(st.integers(0, 9))
+    strip = compiled.STRIP * width
+    around = [st.integers(count * strip - 3 * width, count * strip + 3 * width) for count in (1, 2)]
+    columns = draw(st.one_of(st.integers(0, 40), *around))
+    blocks = draw(st.booleans()), draw(st.booleans())
+    dtype, view, seed = draw(st.sampled_from(list(TOLERANCE))), draw(st.sampled_from(VIEWS)), draw(st.integers(0, 99))
+    matrix = matrices(view, dtype, batch, rows, columns, seed)
+    factor, other = random_tensors((rank, height * width), (rank, height * width), dtype=dtype, seed=seed)
+    factor[other.abs() < draw(st.sampled_from([0.0, 0.7, 9.0]))] = 0
+    with torch_threads(draw(st.integers(1, 2))):
+        planes = library.encode(matrix, factor, height, width, *blocks)
+        tiles = library.decode(planes, factor, height, width, batch, rows, columns, *blocks)
+    assert planes.is_contiguous()
+    assert tiles.is_contiguous()
+    torch.testing.assert_close(planes, plain.encode(matrix, factor, height, width, *blocks), **TOLERANCE[dtype])
+    expected = plain.decode(planes, factor, height, width, batch, rows, columns, *blocks)
+    # bfloat16 sums of values that are themselves sums: the bound is absolute in their size
+    size = float(expected.abs().max()) if expected.numel() else 0
+    torch.testing.assert_close(tiles, expected, rtol=TOLERANCE[dtype]["rtol"], atol=TOLERANCE[dtype]["atol"] * max(1, size))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_very_long_rows_are_computed_strip_by_strip(dtype):
+    algorithm = random_algorithm(2, 3, 2, 4)
+    x, weight = random_tensors((3, 3 * (2 * compiled.STRIP + 5) - 1), (3 * (2 * compiled.STRIP + 5) - 1, 3), dtype=dtype)
+    for layout in (Layout(), Layout("blocks", "blocked", "blocked")):
+        encoded = encode_weights(weight, algorithm, layout=layout)
+        wide = encode_weights(weight.T.contiguous(), algorithm, layout=layout)
+        ours = stl_matmul(x, encoded, algorithm), stl_matmul(x[:, :3], wide, algorithm)
+        with backend("plain"):
+            plainly = stl_matmul(x, encoded, algorithm), stl_matmul(x[:, :3], wide, algorithm)
+        for one, other in zip(ours, plainly, strict=True):
+            torch.testing.assert_close(one, other, rtol=TOLERANCE[dtype]["rtol"], atol=TOLERANCE[dtype]["atol"] * float(other.abs().max()))
+
+
+def test_every_bfloat16_survives_the_compiled_kernels():
+    numbers = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    one = torch.ones(1, 1, dtype=torch.bfloat16)
+    encoded = library.encode(numbers[None, None], one, 1, 1, False, False)
+    for result in (encoded, library.decode(encoded, one, 1, 1, 1, 1, 1 << 16, False, False)):
+        torch.testing.assert_close(result.flatten().float(), numbers.float(), rtol=0, atol=0, equal_nan=True)
+
+
+def test_bfloat16_sums_are_rounded_once_to_the_nearest_and_ties_to_even():
+    # Numbers of 8 bits whose exponents differ by 9 at most, times small integers: float32 holds every sum exactly.
+    random = np.random.default_rng(0)
+    x = random.choice([-1, 1], (1, 4096, 2)) * (1 + random.integers(0, 128, (1, 4096, 2)) / 128)
+    x[..., 1] *= 2.0 ** -random.integers(0, 10, (1, 4096))
+    x = torch.tensor(x).bfloat16()
+    factor = torch.tensor([[1, 1], [1, -1], [3, 2], [-2, 5]], dtype=torch.bfloat16)
+    exact = torch.einsum("sa,bia->sbi", factor.double(), x.double())
+    assert torch.equal(exact.float().double(), exact)
+    expected = exact.float().bfloat16()
+    assert torch.equal(library.encode(x, factor, 1, 2, False, False).squeeze(-1), expected[:, 0])
+    # Half of the last place of 1 and of its neighbour: down to the even one, up to the even one.
+    ties = torch.tensor([[[1.0, 2.0**-8, 1 + 2.0**-7, 2.0**-8]]], dtype=torch.bfloat16)
+    assert library.encode(ties, torch.ones(1, 2, dtype=torch.bfloat16), 1, 2, False, False).flatten().tolist() == [1, 1 + 2.0**-6]
+    largest = torch.finfo(torch.bfloat16).max
+    assert library.encode(torch.full((1, 1, 2), largest).bfloat16(), torch.ones(1, 2).bfloat16(), 1, 2, False, False).item() == float("inf")
+
+
+def test_bfloat16_is_summed_in_float32():
+    """256 + 1 is 256 in bfloat16; the sum of 256 and sixteen ones is not."""
+    x = torch.ones(1, 1, 17, dtype=torch.bfloat16)
+    x[0, 0, 0] = 256
+    assert library.encode(x, torch.ones(1, 17, dtype=torch.bfloat16), 1, 17, False, False).item() == 272
+    planes = x.view(17, 1, 1)
+    assert library.decode(planes, torch.ones(17, 1, dtype=torch.bfloat16), 1, 1, 1, 1, 1, False, False).item() == 272
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_nan_and_infinity_spread_as_in_plain_pytorch(dtype):
+    x, factor = random_tensors((1, 8, 64), (7, 4), dtype=dtype)
+    x[0, 1, 3] = float("nan")
+    x[0, [3, 6], [9, 0]] = float("inf")
+    x[0, [2, 7], [9, 1]] = -float("inf")  # with an infinity in the same tile: NaN or infinity, by the signs
+    planes, expected = library.encode(x, factor, 2, 2, False, False), plain.encode(x, factor, 2, 2, False, False)
+    assert planes.isnan().sum() > 7
+    torch.testing.assert_close(planes, expected, equal_nan=True, **TOLERANCE[dtype])
+    tiles, expected = (module.decode(planes, factor, 2, 2, 1, 8, 64, False, False) for module in (library, plain))
+    torch.testing.assert_close(tiles, expected, equal_nan=True, rtol=TOLERANCE[dtype]["rtol"], atol=10 * TOLERANCE[dtype]["atol"])
+    factor[2, 1] = float("nan")
+    torch.testing.assert_close(*(module.encode(x, factor, 2, 2, True, True).isnan() for module in (library, plain)))
+
+
+def test_zero_coefficients_are_left_out_of_compiled_sums():
+    """Nothing is multiplied by zero, so a NaN there does not spread; a row of zeros gives zeros."""
+    x = torch.ones(1, 4, 4)
+    x[0, 0, 0] = float("nan")
+    factor = torch.tensor([[0.0, 1, 2, 3], [0, 0, 0, 0], [1, 0, 0, 0]])
+    planes = library.encode(x, factor, 2, 2, False, False)
+    assert planes[:2].isfinite().all()
+    assert not planes[1].any()
+    assert planes[2].isnan().nonzero().tolist() == [[0, 0]]
+
+
+def test_kernels_refuse_tensors_that_do_not_fit():
+    matrix, factor, planes = torch.ones(1, 4, 6), torch.ones(3, 4), torch.ones(3, 2, 3)
+    for operator, arguments in [
+        (library.encode, (matrix, torch.ones(3, 5), 2, 2, False, False)),
+        (library.encode, (matrix, factor.double(), 2, 2, False, False)),
+        (library.decode, (planes, torch.ones(4, 4), 2, 2, 1, 4, 6, False, False)),
+        (library.decode, (planes, torch.ones(3, 3), 2, 2, 1, 4, 6, False, False)),
+        (library.decode, (planes, factor.double(), 2, 2, 1, 4, 6, False, False)),
+        (library.decode, (planes, factor, 2, 2, 1, 9, 6, False, False)),
+    ]:
+        with pytest.raises(InputError, match="do not fit each other"):
+            operator(*arguments)
+
+
+# Threads and processes
+
+
+@pytest.fixture
+def problem():
+    """A product and its result with one thread."""
+    algorithm = random_algorithm(2, 3, 4, 9)
+    x, weight = random_tensors((4, 33, 47), (47, 31))
+    encoded = encode_weights(weight, algorithm)
+    return algorithm, x, encoded, stl_matmul(x, encoded, algorithm)
+
+
+@pytest.mark.parametrize("openmp", [True, False], ids=["PyTorch's threads", "a pool"])
+def test_two_threads_compute_what_one_does(problem, openmp, monkeypatch):
+    algorithm, x, encoded, expected = problem
+    one = encode_activations(x[0], algorithm)
+    if not openmp:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    with torch_threads(2):
+        assert torch.equal(encode_activations(x[0], algorithm), one)
+        for layout in LAYOUTS:
+            again = replace(encoded, layout=layout)
+            two = stl_matmul(x, again, algorithm)
+            with torch_threads(1):
+                torch.testing.assert_close(two, stl_matmul(x, again, algorithm))
+        torch.testing.assert_close(stl_matmul(x, encoded, algorithm), expected)
+
+
+@pytest.mark.parametrize("openmp", [True, False], ids=["PyTorch's threads", "a pool"])
+def test_several_python_threads_compute_at_once(problem, openmp, monkeypatch):
+    algorithm, x, encoded, expected = problem
+    if not openmp:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    with torch_threads(2), ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: stl_matmul(x, encoded, algorithm), range(40)):
+            torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_forked_process_computes_too(problem, count, monkeypatch):
+    """With one thread as the workers of a DataLoader have, with two in a pool: PyTorch's threads do not survive a fork."""
+    algorithm, x, _, _ = problem
+    monkeypatch.setattr(threads, "_openmp", lambda: None)
+    with torch_threads(count):
+        expected = encode_activations(x[0], algorithm)
+        if not (child := os.fork()):
+            signal.alarm(30)  # rather killed than waited for
+            os._exit(0 if torch.equal(encode_activations(x[0], algorithm), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_kernels_are_compiled_where_machine_code_cannot_be_kept(monkeypatch):
+    def without_a_place(signature, cache=False):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return cfunc(signature)
+
+    cfunc = compiled.cfunc
+    monkeypatch.setattr(compiled, "cfunc", without_a_place)
+    assert compiled._entry.__wrapped__(True, torch.float32).address
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(InputError, match="unknown backend 'fast'; valid: auto, plain"), backend("fast"):
+        pass
+
+
+# One clear error each
 
 
 def test_algorithms_without_a_meaning_on_real_matrices_are_refused():
@@ -140,25 +562,100 @@ def test_algorithms_without_a_meaning_on_real_matrices_are_refused():
         with pytest.raises(InputError, match=message):
             Bases.prepare(algorithm)
         with pytest.raises(InputError, match=message):
+            encode_weights(torch.ones(2, 2), algorithm)
+        with pytest.raises(InputError, match=message):
             reference_matmul(one, one, algorithm)
 
 
-def test_mismatches_are_one_clear_error_each(strassen):
+def test_sizes_that_do_not_fit_are_one_clear_error_each(strassen):
     bases = Bases.prepare(strassen)
     encoded = encode_weights(torch.ones(4, 6), bases)
     with pytest.raises(InputError, match=r"x of shape \(3, 5\) by an encoded weight of shape \(4, 6\)"):
         stl_matmul(torch.ones(3, 5), encoded, bases)
-    with pytest.raises(InputError, match="a matrix is needed"):
-        stl_matmul(torch.ones(2, 3, 4), encoded, bases)
-    with pytest.raises(InputError, match=r"float64 on cpu, the bases torch\.float32"):
-        stl_matmul(torch.ones(3, 4, dtype=torch.float64), encoded, bases)
-    with pytest.raises(InputError, match=r"the encoded weight torch\.float32"):
-        stl_matmul(torch.ones(3, 4, dtype=torch.float64), encoded, strassen)
-    with pytest.raises(InputError, match="was encoded by algorithm"):
-        stl_matmul(torch.ones(3, 4), encoded, random_algorithm(2, 2, 2, 7))
+    with pytest.raises(InputError, match=r"x of shape \(\) by an encoded weight"):
+        stl_matmul(torch.ones(()), encoded, bases)
+    with pytest.raises(InputError, match=r"tiles over tokens need x of at least 2 dimensions, not shape \(4,\)"):
+        stl_matmul(torch.ones(4), encoded, bases)
+    with pytest.raises(InputError, match="tiles over batch need x of at least 3 dimensions"):
+        stl_matmul(torch.ones(3, 4), replace(encoded, layout=Layout("batch")), bases)
+    with pytest.raises(InputError, match="a chunk is at least 1 row of tiles, not 0"):
+        stl_matmul(torch.ones(3, 4), encoded, bases, chunk=0)
+    with pytest.raises(InputError, match=r"encoded as \(7, 2, 3\), not as \(7, 2, 2\)"):
+        stl_matmul(torch.ones(3, 4), replace(encoded, tensor=encoded.tensor[:, :, :2]), bases)
     with pytest.raises(InputError, match="do not decode to 8 x 6 with rank 7"):
         decode(torch.ones(7, 2, 3), bases, 8, 6)
-    with pytest.raises(InputError, match=r"does not compute in torch\.int64; valid: float64"):
-        Bases.prepare(strassen, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"a weight is a matrix \(K, N\), not a tensor of shape \(2, 3, 4\)"):
+        encode_weights(torch.ones(2, 3, 4), bases)
+    with pytest.raises(InputError, match=r"a matrix is needed, not a tensor of shape \(4,\)"):
+        encode_activations(torch.ones(4), bases)
+    ordered = with_channels(strassen, [2, 0, 1, 3])
+    with pytest.raises(InputError, match="the basis orders 4 channels, the matrix has 5"):
+        encode_weights(torch.ones(5, 6), ordered)
+    with pytest.raises(InputError, match="the basis orders 4 channels, the matrix has 5"):
+        encode_activations(torch.ones(3, 5), ordered)
+    with pytest.raises(InputError, match="the basis orders 4 channels, the weight has 5"):
+        reference_matmul(np.ones((3, 5)), np.ones((5, 6)), ordered)
     with pytest.raises(InputError, match="cannot multiply"):
         reference_matmul(np.ones((2, 3)), np.ones((4, 2)), strassen)
+    with pytest.raises(InputError, match="with tiles over batch"):
+        reference_matmul(np.ones((2, 4)), np.ones((4, 2)), strassen, Layout("batch"))
+
+
+def test_dtypes_and_devices_that_do_not_fit_are_one_clear_error_each(strassen):
+    bases = Bases.prepare(strassen)
+    encoded = encode_weights(torch.ones(4, 6), bases)
+    x = torch.ones(3, 4)
+    with pytest.raises(InputError, match=r"float64 on cpu, the bases' U torch\.float32 on cpu"):
+        stl_matmul(x.double(), encoded, bases)
+    with pytest.raises(InputError, match=r"x is torch\.float64 on cpu, the encoded weight torch\.float32"):
+        stl_matmul(x.double(), encoded, strassen)
+    with pytest.raises(InputError, match=r"float32 on meta, the bases' U torch\.float32 on cpu"):
+        stl_matmul(x.to("meta"), encoded, bases)
+    with pytest.raises(InputError, match=r"x is .* on meta, the encoded weight .* on cpu"):
+        stl_matmul(x.to("meta"), encoded, strassen)
+    with pytest.raises(InputError, match=r"x is .* on cpu, the encoded weight .* on meta"):
+        stl_matmul(x, encoded.to("meta"), strassen)
+    with pytest.raises(InputError, match=r"float32 on cpu, the bases' U .* on meta"):
+        encode_weights(torch.ones(4, 6), Bases.prepare(strassen, device="meta"))
+    for other in (torch.int64, torch.complex64, torch.bool):
+        with pytest.raises(InputError, match=f"does not compute in {other}; valid: float64, float32, bfloat16, float16"):
+            Bases.prepare(strassen, dtype=other)
+        with pytest.raises(InputError, match=f"does not compute in {other}"):
+            encode_weights(torch.ones(4, 6, dtype=other), strassen)
+        with pytest.raises(InputError, match=f"does not compute in {other}"):
+            stl_matmul(x.to(other), encoded, strassen)
+
+
+def test_a_weight_of_another_algorithm_is_refused(strassen):
+    encoded = encode_weights(torch.ones(4, 6), strassen)
+    other = random_algorithm(2, 2, 2, 7)
+    for algorithm in (other, Bases.prepare(other), random_algorithm(3, 2, 4, 7)):
+        with pytest.raises(InputError, match="the weight was encoded by algorithm 2fe6dac1, not by"):
+            stl_matmul(torch.ones(3, 4), encoded, algorithm)
+        with pytest.raises(InputError, match="the weight was encoded by algorithm 2fe6dac1, not by"):
+            stl_matmul(torch.ones(3, 4), EncodedParameter(encoded), algorithm)
+
+
+@pytest.mark.parametrize("name", "UVW")
+def test_bases_of_another_tile_rank_or_dtype_are_refused(strassen, name):
+    bases = Bases.prepare(strassen)
+    encoded, x = encode_weights(torch.ones(4, 6), bases), torch.ones(3, 4)
+    for wrong, message in [
+        (torch.ones(7, 6), rf"{name} of rank-7 bases of 2x2x2 tiles is \(7, 4\), not \(7, 6\)"),
+        (torch.ones(8, 4), r"is \([78], 4\), not \([78], 4\)"),
+        (torch.ones(28), "rank"),
+        (torch.ones(7, 4, dtype=torch.float64), rf"the bases' {name} torch\.float64 on cpu"),
+        (torch.ones(7, 4, device="meta"), rf"the bases' {name} torch\.float32 on meta"),
+    ]:
+        changed = replace(bases, **{name: wrong})
+        with pytest.raises(InputError, match=message):
+            encode_weights(torch.ones(4, 6), changed)
+        with pytest.raises(InputError, match=message):
+            stl_matmul(x, encoded, changed)
+
+
+def test_unknown_layouts_are_refused():
+    for wrong in ({"rows": "columns"}, {"channels": "grouped"}, {"outputs": None}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(InputError, match=f"unknown {name} layout {value!r}; valid: "):
+            Layout(**wrong)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
 import click
 
-from stlsearch.commands.options import emit_json, json_option, registry_option
+from stlsearch.commands.options import emit_json, json_option, parse_size, registry_option
 from stlsearch.commands.summary import table
-from stlsearch.errors import InputError
 from stlsearch.registry.store import Registry
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def command(
     NAME is a name, the beginning of one, the beginning of an id, or a .json file. Gaussian matrices are multiplied by the
     algorithm and by torch.matmul, on one device in alternation; errors are against a float64 product.
     """
-    shape = _parse_size(size)
+    shape = parse_size(size)
     algorithm = registry.get(name).algorithm
     # Only now: torch takes seconds to load, and --help and mistyped names should not wait for it.
     from stlsearch.devices import resolve_device, set_threads
@@ -67,15 +65,7 @@ def command(
     if as_json:
         emit_json(found.to_dict())
     else:
-        click.echo("\n\n".join([_head(found), _errors(found), _costs(found), *([_timings(found)] if found.timings else [])]))
-
-
-def _parse_size(text: str) -> tuple[int, int, int]:
-    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9})x([0-9]{1,9}))?", text.strip())
-    if not match:
-        raise InputError(f"size {text!r} is not valid: give one such as 4096, or three such as 512x1024x768")
-    first = int(match[1])
-    return first, int(match[2] or first), int(match[3] or first)
+        click.echo("\n\n".join([_head(found), _errors(found), _costs(found), *([_timings(found)] if found.measurements else [])]))
 
 
 def _head(found: Evaluation) -> str:
@@ -90,12 +80,22 @@ def _head(found: Evaluation) -> str:
 
 
 def _errors(found: Evaluation) -> str:
-    header = ("error", "predicted e + g u^2", "rel_sq_error", "root", "torch.matmul rel_sq_error")
+    header = ("error", "predicted e + g u^2", "rel_sq_error", "root", "torch.matmul rel_sq_error", "beside float64")
     rows = [
-        (error.dtype, f"{error.predicted:.4g}", f"{error.measured:.4g}", f"{math.sqrt(error.measured):.4g}", f"{error.dense:.4g}")
+        (
+            error.dtype,
+            f"{error.predicted:.4g}",
+            f"{error.measured:.4g}",
+            f"{math.sqrt(error.measured):.4g}",
+            f"{error.dense:.4g}",
+            f"{math.sqrt(error.oracle):.3g}",
+        )
         for error in found.errors
     ]
-    note = "predicted: of stored values alone; float32 and float64 accumulate in their own precision, which adds to small errors"
+    note = (
+        "predicted: of stored values alone; float32 and float64 accumulate in their own precision, which adds to small errors\n"
+        "beside float64: ||Y - Y64||/||Y64|| (not squared) of the same operator, rounding alone"
+    )
     return f"{table([header, *rows], right=(1, 2, 3, 4))}\n{note}"
 
 
@@ -135,19 +135,26 @@ def _costs(found: Evaluation) -> str:
 
 def _timings(found: Evaluation) -> str:
     unit = "GPU" if found.device["type"] == "cuda" else "CPU"
-    header = (f"{unit} time", "stl_matmul ms", "torch.matmul ms", "speed-up", "quartiles", "pairs")
+    header = (f"{unit} time", "stl_matmul ms", "torch.matmul ms", "speed-up", "quartiles", "pairs", "ideal", "of ideal", "extra MB")
     rows = [
         (
             dtype,
-            f"{timing.candidate * 1e3:.3f}",
-            f"{timing.baseline * 1e3:.3f}",
-            f"{timing.speedup:.3f}",
-            f"{timing.low:.3f}..{timing.high:.3f}",
-            str(timing.repeats),
+            f"{each.timing.candidate * 1e3:.3f}",
+            f"{each.timing.baseline * 1e3:.3f}",
+            f"{each.timing.speedup:.3f}",
+            f"{each.timing.low:.3f}..{each.timing.high:.3f}",
+            str(each.timing.repeats),
+            f"{each.ideal.speedup:.3f}",
+            f"{each.of_ideal:.2f}",
+            "-" if each.extra_bytes is None else f"{each.extra_bytes / 1e6:.4g}",
         )
-        for dtype, timing in found.timings.items()
+        for dtype, each in found.measurements.items()
     ]
-    return f"{table([header, *rows], right=range(1, len(header)))}\nmedians of interleaved pairs, weights pre-encoded"
+    return (
+        f"{table([header, *rows], right=range(1, len(header)))}\n"
+        "medians of interleaved pairs, weights pre-encoded; ideal: what the roofline allows (`stlsearch bench` has more);\n"
+        "extra: peak memory beyond inputs and encoded weight"
+    )
 
 
 def _times(speedup: float) -> str:

@@ -116,6 +116,19 @@ class PositiveType(click.ParamType):
         return number
 
 
+def parse_size(text: str) -> tuple[int, int, int]:
+    """(M, K, N) of ``4096``, which is square, or ``512x1024x768``.
+
+    Raises:
+        InputError: anything else.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9})x([0-9]{1,9}))?", text.strip())
+    if not match:
+        raise InputError(f"size {text!r:.40} is not valid: give one such as 4096, or three such as 512x1024x768")
+    first = int(match[1])
+    return first, int(match[2] or first), int(match[3] or first)
+
+
 def tile_option(required: bool = True) -> Decorator:
     """``--tile 4`` or ``--tile 2x3x4``, passed as `tile`, a matrix-product `Target` (None when absent)."""
     return click.option("--tile", type=TileType(), required=required, help="Tile size: 4 for 4x4x4, or 2x3x4.")

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from stlsearch.algorithm import BilinearAlgorithm
-from stlsearch.devices import available_memory, describe_device
-from stlsearch.errors import InputError
+from stlsearch.devices import describe_device
 from stlsearch.evaluate.cost import ITEM_BYTES, Cost, count_cost
 from stlsearch.evaluate.error import DtypeError, gaussian_pair, measure_error
+from stlsearch.evaluate.limits import check_dtypes, check_memory, check_side
+from stlsearch.evaluate.measurement import Measurement, measure
 from stlsearch.evaluate.timing import Timing, compare_times
-from stlsearch.ops.batched import DTYPES, Bases, encode_weights, stl_matmul
+from stlsearch.ops import DTYPES
 
-__all__ = ["Cost", "DtypeError", "Evaluation", "Timing", "compare_times", "count_cost", "evaluate"]
-
-MAX_SIZE = 2**17  # of one side; beyond it the float64 inputs alone exceed any one machine
+__all__ = ["Cost", "DtypeError", "Evaluation", "Measurement", "Timing", "compare_times", "count_cost", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Evaluation:
         amplification: g.
         cost: exact counts.
         errors: per dtype, predicted and measured.
-        timings: by dtype, empty when not asked for; the candidate is `stl_matmul` with pre-encoded
-            weights, the baseline torch.matmul.
+        measurements: of the product alone, run as it is, by dtype; empty when not asked for. Their errors are those in `errors`.
         device: what it ran on, see `stlsearch.devices.describe_device`.
         seed: of the Gaussian matrices.
     """
@@ -42,9 +40,14 @@ class Evaluation:
     amplification: float
     cost: Cost
     errors: tuple[DtypeError, ...]
-    timings: dict[str, Timing]
+    measurements: dict[str, Measurement]
     device: dict[str, object]
     seed: int
+
+    @property
+    def timings(self) -> dict[str, Timing]:
+        """By dtype: the candidate is `stl_matmul` with pre-encoded weights, the baseline torch.matmul."""
+        return {dtype: measurement.timing for dtype, measurement in self.measurements.items()}
 
     def to_dict(self) -> dict[str, object]:
         """JSON values."""
@@ -57,7 +60,7 @@ class Evaluation:
             "device": self.device,
             "cost": self.cost.to_dict(),
             "errors": [error.to_dict() for error in self.errors],
-            "timings": {dtype: timing.to_dict() for dtype, timing in self.timings.items()},
+            "timings": {dtype: _timing(measurement) for dtype, measurement in self.measurements.items()},
         }
 
 
@@ -91,7 +94,7 @@ def evaluate(
     shape = (size, size, size) if isinstance(size, int) else size
     check_dtypes(dtypes)
     cost = count_cost(algorithm, *shape)
-    _check_memory(cost, dtypes, device)
+    _check_size(cost, dtypes, device)
     say = progress or (lambda line: None)
 
     say("float64 reference")
@@ -101,10 +104,10 @@ def evaluate(
     for dtype in dtypes:
         say(f"{dtype}: error")
         errors.append(measure_error(algorithm, x, weight, exact, dtype, device=device))
-    timings = {}
+    measurements = {}
     for dtype in dtypes if timing else ():
         say(f"{dtype}: {repeats} timed pairs")
-        timings[dtype] = _time(algorithm, x.to(DTYPES[dtype]), weight.to(DTYPES[dtype]), repeats)
+        measurements[dtype] = measure(algorithm, x.to(DTYPES[dtype]), weight.to(DTYPES[dtype]), repeats=repeats, stages=False)
     return Evaluation(
         name=algorithm.name,
         id=algorithm.id,
@@ -112,39 +115,30 @@ def evaluate(
         amplification=algorithm.amplification,
         cost=cost,
         errors=tuple(errors),
-        timings=timings,
+        measurements=measurements,
         device=describe_device(device),
         seed=seed,
     )
 
 
-def check_dtypes(dtypes: Sequence[str]) -> None:
-    """Raise `InputError` unless there is at least one dtype and every one is known."""
-    if not dtypes:
-        raise InputError(f"no dtype given; valid: {', '.join(DTYPES)}")
-    for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise InputError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}")
-
-
-def _time(algorithm: BilinearAlgorithm, x: torch.Tensor, weight: torch.Tensor, repeats: int) -> Timing:
-    bases = Bases.prepare(algorithm, dtype=x.dtype, device=x.device)
-    encoded = encode_weights(weight, bases)
-    with torch.inference_mode():
-        return compare_times(lambda: stl_matmul(x, encoded, bases), lambda: x @ weight, device=x.device, repeats=repeats)
-
-
-def _check_memory(cost: Cost, dtypes: Sequence[str], device: torch.device) -> None:
-    if max(cost.size) > MAX_SIZE:
-        raise InputError(f"size {max(cost.size)} is too large; at most {MAX_SIZE}")
+def _check_size(cost: Cost, dtypes: Sequence[str], device: torch.device) -> None:
+    check_side(cost.size)
     # At the peak: x, weight and the product in float64, a float64 copy and difference while comparing,
     # and one dtype's inputs, planes, permuted copies and results.
     rows, _, columns = cost.size
     widest = max(ITEM_BYTES[dtype] for dtype in dtypes)
     needed = 8 * (cost.dense_values_moved + 2 * rows * columns) + widest * (cost.values_moved.total + cost.dense_values_moved)
-    free = available_memory(device)
-    if free is not None and needed > 0.9 * free:
-        raise InputError(
-            f"size {'x'.join(map(str, cost.size))} needs about {needed / 2**30:.1f} GiB on {device.type}, "
-            f"{free / 2**30:.1f} GiB are free; choose a smaller size"
-        )
+    check_memory(cost.size, needed, device)
+
+
+def _timing(measurement: Measurement) -> dict[str, object]:
+    """A measurement without what the evaluation says already."""
+    return {
+        **measurement.timing.to_dict(),
+        "ideal_speedup": measurement.ideal.speedup,
+        "of_ideal": measurement.of_ideal,
+        "machine": measurement.machine.to_dict(),
+        "extra_bytes": measurement.extra_bytes,
+        "dense_extra_bytes": measurement.dense_extra_bytes,
+        "bound_bytes": measurement.bound_bytes,
+    }

@@ -16,8 +16,7 @@ from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.baselines import best_rotation, truncation
 from stlsearch.evaluate.error import rel_sq_error
 from stlsearch.metric import Metric
-from stlsearch.ops.batched import Bases, encode_weights, stl_matmul
-from stlsearch.ops.tiles import tile_of
+from stlsearch.ops import Bases, Layout, encode_weights, stl_matmul, tile_of
 from stlsearch.samples import Samples
 
 MAX_ROWS = 16384  # of activations, drawn evenly over the samples
@@ -107,4 +106,4 @@ def measured_error(algorithm: BilinearAlgorithm, samples: Samples, channels: np.
     if not exact.any():
         return None
     bases = Bases.prepare(algorithm, dtype=torch.float64)
-    return rel_sq_error(stl_matmul(rows, encode_weights(matrix, bases), bases), exact)
+    return rel_sq_error(stl_matmul(rows, encode_weights(matrix, bases, layout=Layout()), bases), exact)

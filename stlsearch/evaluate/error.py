@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stlsearch.algorithm import BilinearAlgorithm
-from stlsearch.ops.batched import DTYPES, Bases, encode_weights, stl_matmul
+from stlsearch.ops import DTYPES, Bases, Layout, encode_weights, stl_matmul
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class DtypeError:
             (float64, float32) and not where they accumulate in float32 (bfloat16, float16).
         measured: ||Y - XB||^2/||XB||^2 of the operator; infinite or NaN when the dtype overflowed.
         dense: the same of the ordinary product in that dtype, the yardstick (0 in float64, the reference itself).
+        oracle: ||Y - Y64||^2/||Y64||^2, Y64 the result of the same operator in float64: rounding alone.
     """
 
     dtype: str
     predicted: float
     measured: float
     dense: float
+    oracle: float
 
     def to_dict(self) -> dict[str, object]:
         """JSON values; an overflowed error is null."""
@@ -43,6 +45,7 @@ class DtypeError:
             "rel_error": finite(math.sqrt(self.measured)),
             "dense_rel_sq_error": finite(self.dense),
             "dense_rel_error": finite(math.sqrt(self.dense)),
+            "oracle_rel_error": finite(math.sqrt(self.oracle)),
         }
 
 
@@ -68,13 +71,18 @@ def measure_error(
     products but not in `exact`: rounding the inputs is part of computing in that dtype, for the
     ordinary product as well. The weight is encoded in `dtype` too.
     """
+
+    def multiply(kind: torch.dtype) -> Tensor:
+        bases = Bases.prepare(algorithm, dtype=kind, device=device)
+        encoded = encode_weights(weight.to(device, kind), bases, layout=Layout())
+        return stl_matmul(x.to(device, kind), encoded, bases)
+
     kind = DTYPES[dtype]
-    bases = Bases.prepare(algorithm, dtype=kind, device=device)
-    cast_x, cast_weight = x.to(device, kind), weight.to(device, kind)
-    product = stl_matmul(cast_x, encode_weights(cast_weight, bases), bases)
+    product = multiply(kind)
     return DtypeError(
         dtype=dtype,
         predicted=algorithm.total_error(dtype),
         measured=rel_sq_error(product, exact),
-        dense=rel_sq_error(cast_x @ cast_weight, exact),
+        dense=rel_sq_error(x.to(device, kind) @ weight.to(device, kind), exact),
+        oracle=rel_sq_error(product, multiply(torch.float64)),
     )

@@ -1,16 +1,19 @@
-"""Wall clock of two functions, interleaved on one device so that noise and heat hit both alike."""
+"""Wall clock: of two functions interleaved on one device, so that noise and heat hit both alike, or of one alone."""
 
 from __future__ import annotations
 
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from stlsearch.errors import InputError
+
+LEAST_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,8 @@ def compare_times(
     """
     if repeats < 1:
         raise InputError(f"repeats must be at least 1, not {repeats}")
-    measure = _cuda_seconds if torch.device(device).type == "cuda" else _cpu_seconds
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    measure = _clock(device)
+    with _no_collector():
         deadline = time.monotonic() + time_limit
         for _ in range(warmup):
             candidate()
@@ -86,12 +87,41 @@ def compare_times(
             else:
                 candidates.append(measure(candidate))
                 baselines.append(measure(baseline))
-    finally:
-        if collecting:
-            gc.enable()
     ratios = [slow / fast for slow, fast in zip(baselines, candidates, strict=True)]
     low, speedup, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return Timing(statistics.median(candidates), statistics.median(baselines), speedup, low, high, len(ratios))
+
+
+def time_alone(function: Callable[[], object], *, device: torch.device | str = "cpu", repeats: int = 5, time_limit: float = 2.0) -> float:
+    """Seconds of the fastest call after one warm-up: what the device can do when nothing interrupts it.
+
+    Args:
+        repeats: calls to measure, more until `LEAST_SECONDS` have passed (another program may hold a core for 0.02 s at a time),
+            fewer once `time_limit` seconds have; one is always measured.
+    """
+    measure = _clock(device)
+    with _no_collector():
+        start = time.monotonic()
+        function()
+        seconds = [measure(function)]
+        while (passed := time.monotonic() - start) < time_limit and (len(seconds) < repeats or passed < LEAST_SECONDS):
+            seconds.append(measure(function))
+    return min(seconds)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _clock(device: torch.device | str) -> Callable[[Callable[[], object]], float]:
+    return _cuda_seconds if torch.device(device).type == "cuda" else _cpu_seconds
 
 
 def _cpu_seconds(function: Callable[[], object]) -> float:

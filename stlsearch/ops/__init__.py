@@ -1,16 +1,25 @@
 """Applying bilinear algorithms to matrices of any size."""
 
-from stlsearch.ops.batched import DTYPES, Bases, EncodedWeight, decode, encode_activations, encode_weights, multiply, stl_matmul
+from stlsearch.ops.encoded import DTYPES, Bases, EncodedParameter, EncodedWeight, encode_weights
+from stlsearch.ops.fast import fast_matmul
+from stlsearch.ops.layout import Layout
+from stlsearch.ops.library import BACKENDS, backend
+from stlsearch.ops.operator import decode, encode_activations, multiply, stl_matmul
 from stlsearch.ops.reference import reference_matmul
 from stlsearch.ops.tiles import tile_of
 
 __all__ = [
+    "BACKENDS",
     "DTYPES",
     "Bases",
+    "EncodedParameter",
     "EncodedWeight",
+    "Layout",
+    "backend",
     "decode",
     "encode_activations",
     "encode_weights",
+    "fast_matmul",
     "multiply",
     "reference_matmul",
     "stl_matmul",

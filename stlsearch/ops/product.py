@@ -1,0 +1,184 @@
+"""The whole product as one PyTorch operator that holds a few rows of tiles at a time, and its derivatives.
+
+    matrix (batch, R, C)  --encode-->  r planes (., C/w)  --times weight (r, C/w, L)-->  r products (., L)  --decode-->  (batch, R, N)
+
+The gradient for the matrix is the same product again, encoder and decoder exchanged and the weight transposed. Nothing but the
+inputs is kept for the gradients: encoding again costs less than the memory it saves, so training holds what the ordinary product
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stlsearch.ops import compiled, plain
+from stlsearch.ops.library import correlate, encode, module_for, transformed
+from stlsearch.ops.memory import empty
+
+CHUNK_BYTES = 1 << 27
+"""On a CPU, encoded activations and products held at once, unless asked otherwise: less would read the weight more often, more would be
+cleared by the system anew in every call."""
+
+
+def product(
+    matrix: Tensor,
+    encoder: Tensor,
+    weight: Tensor,
+    decoder: Tensor,
+    tile: tuple[int, int, int],
+    columns: int,
+    blocks: tuple[bool, bool, bool],
+    chunk: int = 0,
+) -> Tensor:
+    """``decode(bmm(encode(matrix, encoder), weight), decoder)``, differentiable in all four tensors.
+
+    Args:
+        matrix: (batch, R, C).
+        encoder, decoder: (r, h w) and (r, h p).
+        weight: (r, ceil(C/w), ceil(N/p)).
+        tile: (h, w, p).
+        columns: N.
+        blocks: whether rows, columns and outputs of a tile come from blocks, see `stlsearch.ops.plain`.
+        chunk: rows of tiles held at once; 0 leaves it to the device: all of them, on a CPU as many as `CHUNK_BYTES` hold.
+
+    Returns:
+        (batch, R, N).
+    """
+    if transformed():
+        return _composed(matrix, encoder, weight, decoder, tile, columns, blocks)
+    return _product(matrix, encoder, weight, decoder, *tile, columns, *blocks, chunk)
+
+
+@torch.library.custom_op("stlsearch::product", mutates_args=())
+def _product(
+    matrix: Tensor,
+    encoder: Tensor,
+    weight: Tensor,
+    decoder: Tensor,
+    height: int,
+    width: int,
+    output_width: int,
+    columns: int,
+    row_blocks: bool,
+    column_blocks: bool,
+    output_blocks: bool,
+    chunk: int,
+) -> Tensor:
+    batch, rows, _ = matrix.shape
+    result = empty(matrix, batch, rows, columns)
+    module = module_for(matrix)
+    if not chunk:
+        plane_bytes = sum(weight.shape[1:]) * len(weight) * weight.element_size()
+        chunk = batch * rows
+        if module is compiled:  # as few chunks as hold no more, and all of a size: a short one would cost as much as a long one
+            tile_rows = batch * -(-rows // height)
+            chunks = max(1, -(-tile_rows * plane_bytes // CHUNK_BYTES))
+            chunk = max(1, -(-tile_rows // chunks))
+    buffers: tuple[Tensor | None, Tensor | None] = (None, None)
+    for samples, lines in _chunks(batch, rows, height, row_blocks, chunk):
+        piece, into = matrix[samples, lines], result[samples, lines]
+        size = (len(piece), piece.shape[1], columns)
+        tile_rows = size[0] * -(-size[1] // height)
+        if module is plain:
+            tile, blocks = (height, width, output_width), (row_blocks, column_blocks, output_blocks)
+            into.copy_(_composed(piece, encoder, weight, decoder, tile, columns, blocks))
+            continue
+        planes = _fitting(buffers[0], weight, tile_rows, weight.shape[1])  # the same memory for every chunk
+        module.encode(piece, encoder, height, width, row_blocks, column_blocks, into=planes)
+        products = _fitting(buffers[1], weight, tile_rows, weight.shape[2])
+        module.multiply(planes, weight, into=products)
+        module.decode(products, decoder, height, output_width, *size, row_blocks, output_blocks, into=into)
+        buffers = planes, products
+    return result
+
+
+def _fitting(buffer: Tensor | None, weight: Tensor, tile_rows: int, across: int) -> Tensor:
+    """`buffer` if it has the wanted number of rows, else memory that has."""
+    if buffer is not None and buffer.shape[1] == tile_rows:
+        return buffer
+    return empty(weight, len(weight), tile_rows, across)
+
+
+def _chunks(batch: int, rows: int, height: int, row_blocks: bool, chunk: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and rows whose tiles number `chunk` rows at most, 0 being all; a sample whose tiles come from blocks is never cut."""
+    down = -(-rows // height)
+    if not chunk or chunk >= batch * down:
+        yield slice(None), slice(None)
+    elif chunk >= down or row_blocks:
+        together = max(1, chunk // max(1, down))
+        for first in range(0, batch, together):
+            yield slice(first, first + together), slice(None)
+    else:
+        for sample in range(batch):
+            for first in range(0, rows, chunk * height):
+                yield slice(sample, sample + 1), slice(first, first + chunk * height)
+
+
+def _part(matrix: Tensor, samples: slice, lines: slice) -> Tensor:
+    """All of a matrix as it is: PyTorch cannot take batches of gradients of an alias."""
+    return matrix if samples == lines == slice(None) else matrix[samples, lines]
+
+
+@_product.register_fake
+def _(matrix, encoder, weight, decoder, height, width, output_width, columns, *rest):  # type: ignore[no-untyped-def]
+    return plain.output_like(matrix, *matrix.shape[:2], columns)
+
+
+def _context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    matrix, *others = inputs[:4]
+    ctx.shape = matrix.shape
+    ctx.save_for_backward(matrix if any(ctx.needs_input_grad[1:4]) else None, *others)  # its own gradient does not need it
+    height, width, output_width, columns, *blocks, ctx.chunk = inputs[4:]
+    ctx.tile, ctx.columns, ctx.blocks = (height, width, output_width), columns, tuple(blocks)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    matrix, encoder, weight, decoder = ctx.saved_tensors
+    (height, width, output_width), (row_blocks, column_blocks, output_blocks) = ctx.tile, ctx.blocks
+    for_matrix, for_encoder, for_weight, for_decoder = ctx.needs_input_grad[:4]
+    grads: list[Tensor | None] = [None] * 4
+    if for_matrix:
+        there_and_back = ((height, output_width, width), ctx.shape[2], (row_blocks, output_blocks, column_blocks), ctx.chunk)
+        grads[0] = product(grad, decoder, weight.mT, encoder, *there_and_back)
+    if for_encoder or for_weight or for_decoder:
+        batch, rows, _ = ctx.shape
+        for samples, lines in _chunks(batch, rows, height, row_blocks, ctx.chunk):
+            piece, grad_piece = _part(matrix, samples, lines), _part(grad, samples, lines)
+            incoming = encode(grad_piece, decoder, height, output_width, row_blocks, output_blocks)
+            if for_weight or for_decoder:
+                planes = encode(piece, encoder, height, width, row_blocks, column_blocks)
+            if for_encoder:
+                _add(grads, 1, correlate(piece, plain.times(incoming, weight.mT), height, width, row_blocks, column_blocks))
+            if for_weight:
+                _add(grads, 2, plain.times(planes.mT, incoming))
+            if for_decoder:
+                _add(grads, 3, correlate(grad_piece, plain.times(planes, weight), height, output_width, row_blocks, output_blocks))
+    return *grads, *(None,) * 8
+
+
+def _add(grads: list[Tensor | None], place: int, part: Tensor) -> None:
+    total = grads[place]
+    grads[place] = part if total is None else total + part
+
+
+_product.register_autograd(_backward, setup_context=_context)
+
+
+def _composed(
+    matrix: Tensor,
+    encoder: Tensor,
+    weight: Tensor,
+    decoder: Tensor,
+    tile: tuple[int, int, int],
+    columns: int,
+    blocks: tuple[bool, ...],
+) -> Tensor:
+    """The product from PyTorch's own operators, see `transformed`."""
+    (height, width, output_width), (row_blocks, column_blocks, output_blocks) = tile, blocks
+    batch, rows, _ = matrix.shape
+    products = plain.times(plain.encode(matrix, encoder, height, width, row_blocks, column_blocks), weight)
+    return plain.decode(products, decoder, height, output_width, batch, rows, columns, row_blocks, output_blocks)

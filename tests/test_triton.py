@@ -1,0 +1,96 @@
+"""The Triton kernels: through Triton's interpreter and its compiler on a CPU, and as they are on a CUDA device.
+
+Each in a process of its own, since Triton chooses between interpreter and compiler once for all, when it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stlsearch.ops import Bases, backend, encode_weights, stl_matmul
+from stlsearch.registry.store import open_registry
+from stlsearch.targets import Target
+
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+CHECKS = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "triton_checks.py")]
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def run(arguments: list[str], cache: Path, interpret: bool) -> None:
+    environment = os.environ | {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kernels_through_the_interpreter(tmp_path):
+    run(CHECKS, tmp_path, interpret=True)
+
+
+def test_kernels_compile_for_compute_capability_9(tmp_path):
+    run([str(HERE / "triton_compile.py")], tmp_path, interpret=False)
+
+
+@pytest.fixture(scope="module")
+def benchmark_script():
+    path = HERE.parent / "benchmarks" / "gpu.py"
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_refuses_to_run_without_a_gpu(benchmark_script, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    assert benchmark_script.main() == 2
+    assert capsys.readouterr().err == "gpu.py: needs a CUDA device, and there is none\n"
+
+
+def test_what_the_benchmark_prints_and_saves(benchmark_script, monkeypatch, tmp_path):
+    algorithm = open_registry().best(Target.matmul(4, 4, 4), rank=24).algorithm
+    assert benchmark_script.check("plain", algorithm, (24, 20, 28), "float32", torch.device("cpu"))["right"]
+    timing = {"candidate_s": 1e-3, "baseline_s": 2e-3, "speedup": 2.0, "speedup_quartiles": [1.9, 2.1], "repeats": 3}
+    monkeypatch.setattr(benchmark_script, "timed", lambda *arguments, **options: timing)
+    machine = benchmark_script.Machine(flops=1e12, bandwidth=1e11)
+    x, weight = torch.randn(64, 64), torch.randn(64, 64)
+    rows = list(benchmark_script.measurements(algorithm, x, weight, machine, "float32", graphs=False, repeats=3))
+    assert [(row["path"], row["pass"]) for row in rows] == [
+        *((path, "forward") for path in ("plain", "triton", "fused")),
+        *((path, "backward") for path in ("plain", "triton")),
+    ]
+    assert len(benchmark_script.line(rows[0])) == len(benchmark_script.HEADER)
+    benchmark_script.save({"measurements": rows}, tmp_path / "results" / f"{benchmark_script.slug('NVIDIA H200 (SXM)')}.json")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["nvidia-h200-sxm.json"]
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_kernels_on_a_gpu(tmp_path):
+    run(CHECKS, tmp_path, interpret=False)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operator_on_a_gpu_is_that_of_plain_pytorch(dtype):
+    algorithm = open_registry().best(Target.matmul(4, 4, 4), rank=24).algorithm
+    bases = Bases.prepare(algorithm, dtype=dtype, device="cuda")
+    x = torch.randn(250, 322, dtype=dtype, device="cuda", requires_grad=True)
+    weight = torch.randn(322, 198, dtype=dtype, device="cuda", requires_grad=True)
+    found = {}
+    for name in ("auto", "plain"):
+        with backend(name):
+            result = stl_matmul(x, encode_weights(weight, bases), bases)
+            found[name] = [result, *torch.autograd.grad(result.square().sum(), [x, weight])]
+    for fast, plain in zip(found["auto"], found["plain"], strict=True):
+        assert (fast - plain).norm() < (1e-4 if dtype == torch.float32 else 0.1) * plain.norm()
