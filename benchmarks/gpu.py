@@ -6,7 +6,8 @@ Three ways to compute the 4 x 4 tile product are compared, in one run and in pai
 kernels around a batched product, and "fused", encoding followed by `stlsearch.ops.triton_fused.product_decode` (forward only).
 Beside each measured ratio stands the roofline of the unfused operator (`stlsearch.evaluate.roofline`), from the FLOP/s of
 torch.matmul at that size and the bandwidth of a copy, measured in the same run. --graphs replays CUDA graphs, on both sides, which
-takes the time to launch kernels out. Results are saved after every rank. Exit code 1: a path is wrong; 2: no CUDA device.
+takes the time to launch kernels out. Results are saved after every rank. Exit code 1: a path or its gradients are wrong; 2: no CUDA
+device.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,21 +31,24 @@ from torch import Tensor
 import stlsearch
 from stlsearch.algorithm import UNIT_ROUNDOFF, BilinearAlgorithm
 from stlsearch.devices import describe_device
-from stlsearch.evaluate.cost import ITEM_BYTES, PASSES, Cost, count_cost
+from stlsearch.evaluate.cost import ITEM_BYTES, PASSES, Cost, Work, count_cost
+from stlsearch.evaluate.error import gaussian_pair
 from stlsearch.evaluate.roofline import Machine, ideal, measure_machine
+from stlsearch.evaluate.stages import time_stages
 from stlsearch.evaluate.timing import compare_times, time_alone
 from stlsearch.ops import (
     DTYPES,
     Bases,
     EncodedWeight,
+    Layout,
     backend,
-    decode,
     encode_activations,
     encode_weights,
-    multiply,
+    plain,
     reference_matmul,
     stl_matmul,
 )
+from stlsearch.registry.atomic import write_atomic
 from stlsearch.registry.store import open_registry
 from stlsearch.targets import Target
 
@@ -54,12 +59,16 @@ CHECKED = ((64, 64, 64), (130, 75, 198))
 """Sizes (M, K, N) at which every path is compared with the oracle."""
 
 
+def backend_of(path: str) -> AbstractContextManager[None]:
+    """What a path runs on, to be entered around its gradients too."""
+    return backend("plain" if path == "plain" else "auto")
+
+
 def product(path: str, x: Tensor, encoded: EncodedWeight, bases: Bases) -> Tensor:
-    """The operator by a path."""
+    """The operator by a path, within `backend_of` it."""
     if path == "fused":
-        return product_decode(encode_activations(x, bases), encoded, bases, len(x))
-    with backend("plain" if path == "plain" else "auto"):
-        return stl_matmul(x, encoded, bases)
+        return product_decode(encode_activations(x, bases, layout=encoded.layout), encoded, bases, len(x))
+    return stl_matmul(x, encoded, bases)
 
 
 def product_decode(planes: Tensor, encoded: EncodedWeight, bases: Bases, rows: int) -> Tensor:
@@ -70,18 +79,50 @@ def product_decode(planes: Tensor, encoded: EncodedWeight, bases: Bases, rows: i
     return triton_fused.product_decode(planes, encoded.tensor, bases.W, n, p, 1, rows, encoded.shape[1], False, False)[0]
 
 
-def check(path: str, algorithm: BilinearAlgorithm, size: tuple[int, int, int], dtype: str, device: torch.device) -> dict[str, object]:
-    """Relative Frobenius error of a path against the oracle in float64, and what rounding explains."""
-    rows, inner, columns = size
-    bases = Bases.prepare(algorithm, dtype=DTYPES[dtype], device=device)
-    generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(shape, generator=generator).to(device, DTYPES[dtype]) for shape in ((rows, inner), (inner, columns)))
-    result = product(path, x, encode_weights(weight, bases), bases).double().cpu()
-    expected = torch.from_numpy(reference_matmul(x.double().cpu().numpy(), weight.double().cpu().numpy(), algorithm))
-    error = float((result - expected).norm() / expected.norm())
-    # Rounding adds about g u^2 to the squared error of the product, which the expected result may be smaller than by 1 - e.
-    bound = 4 * UNIT_ROUNDOFF[dtype] * ((2 + algorithm.amplification) / max(0.05, 1 - algorithm.error)) ** 0.5
-    return {"path": path, "rank": algorithm.rank, "size": list(size), "rel_error": error, "bound": bound, "right": error <= bound}
+def check(path: str, algorithm: BilinearAlgorithm, size: tuple[int, int, int], dtype: str, device: torch.device) -> list[dict[str, object]]:
+    """Relative Frobenius errors of a path's result and gradients against float64, each with what rounding explains.
+
+    The result is held against the oracle, the gradients of x and of the encoded weight against autograd's own through PyTorch's own
+    operations, which share no derivative with the path.
+    """
+    rows, _, columns = size
+    x, weight = (matrix.to(DTYPES[dtype]) for matrix in gaussian_pair(size, seed=0))
+    gradient = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+    found = _result_and_gradients(path, *(tensor.to(device) for tensor in (x, weight, gradient)), algorithm)
+    expected = _result_and_gradients("exact", x.double(), weight.double(), gradient.double(), algorithm)
+    expected["result"] = torch.from_numpy(reference_matmul(x.double().numpy(), weight.double().numpy(), algorithm, Layout()))
+    # Rounding adds about g u^2 to the squared error of the product, which the expected result may be smaller than by 1 - e. The
+    # gradient of x is the same trilinear form of the other two factors. Nothing cancels in the encoded weight's, the products of
+    # encoded x and encoded gradient: those are rounded, both factors are, and the result is.
+    u = UNIT_ROUNDOFF[dtype]
+    of_form = 4 * u * ((2 + algorithm.amplification) / max(0.05, 1 - algorithm.error)) ** 0.5
+    bounds = {"result": of_form, "gradient of x": of_form, "gradient of the encoded weight": 4 * u * 5**0.5}
+    checked = []
+    for name, tensor in found.items():
+        error = float((tensor.double().cpu() - expected[name]).norm() / expected[name].norm())
+        bound = bounds[name]
+        about = {"path": path, "rank": algorithm.rank, "size": list(size), "tensor": name}
+        checked.append({**about, "rel_error": error, "bound": bound, "right": error <= bound})
+    return checked
+
+
+def _result_and_gradients(path: str, x: Tensor, weight: Tensor, gradient: Tensor, algorithm: BilinearAlgorithm) -> dict[str, Tensor]:
+    """By name, of a path or of "exact", PyTorch's own operations on the CPU; the result alone of a path that has no backward pass."""
+    bases = Bases.prepare(algorithm, dtype=x.dtype, device=x.device)
+    with backend_of(path):
+        encoded = encode_weights(weight, bases, layout=Layout())
+        inputs = tuple(tensor.detach().requires_grad_("backward" in PATHS.get(path, PASSES)) for tensor in (x, encoded.tensor))
+        x, encoded = inputs[0], replace(encoded, tensor=inputs[1])
+        if path == "exact":
+            n, m, p = bases.shape
+            planes = plain.encode(x[None], bases.U, n, m, False, False)
+            result = plain.decode(planes @ encoded.tensor, bases.W, n, p, 1, *gradient.shape, False, False)[0]
+        else:
+            result = product(path, x, encoded, bases)
+        if not result.requires_grad:
+            return {"result": result}
+        of_x, of_encoded = torch.autograd.grad(result, inputs, gradient)
+    return {"result": result.detach(), "gradient of x": of_x, "gradient of the encoded weight": of_encoded}
 
 
 def timed(
@@ -95,24 +136,22 @@ def timed(
     repeats: int = 15,
 ) -> dict[str, object]:
     """A path and torch.matmul in alternation: medians, the ratio and its quartiles."""
-    with torch.no_grad():
-        encoded = encode_weights(weight, bases)
-    if direction == "forward":
-        candidate, baseline = partial(product, path, x, encoded, bases), partial(torch.matmul, x, weight)
-    else:
-        x, weight, planes = (tensor.detach().requires_grad_() for tensor in (x, weight, encoded.tensor))
-        encoded = replace(encoded, tensor=planes)
-        gradient = torch.randn(len(x), weight.shape[1], dtype=x.dtype, device=x.device)
-        candidate = partial(_gradients, partial(product, path, x, encoded, bases), (x, planes), gradient)
-        baseline = partial(_gradients, partial(torch.matmul, x, weight), (x, weight), gradient)
-    with torch.set_grad_enabled(direction != "forward"):
+    backward = direction == "backward"
+    with backend_of(path), torch.set_grad_enabled(backward):
+        encoded = encode_weights(weight, bases, layout=Layout())
+        x, weight, planes = (tensor.detach().requires_grad_(backward) for tensor in (x, weight, encoded.tensor))
+        candidate: Callable[[], object] = partial(product, path, x, replace(encoded, tensor=planes), bases)
+        baseline: Callable[[], object] = partial(torch.matmul, x, weight)
+        if backward:
+            gradient = torch.randn(len(x), weight.shape[1], dtype=x.dtype, device=x.device)
+            candidate, baseline = _with_gradients(candidate, (x, planes), gradient), _with_gradients(baseline, (x, weight), gradient)
         if graphs:
             candidate, baseline = captured(candidate), captured(baseline)
         return compare_times(candidate, baseline, device=x.device, repeats=repeats).to_dict()
 
 
-def _gradients(function: Callable[[], Tensor], inputs: tuple[Tensor, Tensor], gradient: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(function(), inputs, gradient)
+def _with_gradients(function: Callable[[], Tensor], inputs: tuple[Tensor, Tensor], gradient: Tensor) -> Callable[[], object]:
+    return lambda: torch.autograd.grad(function(), inputs, gradient)
 
 
 def captured(function: Callable[[], object]) -> Callable[[], None]:
@@ -135,25 +174,22 @@ def stage_rows(x: Tensor, weight: Tensor, bases: Bases, cost: Cost, dtype: str) 
     For the fused kernel the bytes are those of the two stages it replaces; fewer of them cross memory.
     """
     with torch.inference_mode():
-        encoded = encode_weights(weight, bases)
-        planes = encode_activations(x, bases)
-        products = multiply(planes, encoded)
-        rows, _, columns = cost.size
-        stages: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[], object]], ...] = (
-            (("encode_activations",), ("plain", "triton"), lambda: encode_activations(x, bases)),
-            (("multiply",), ("cublas",), lambda: multiply(planes, encoded)),
-            (("decode",), ("plain", "triton"), lambda: decode(products, bases, rows, columns)),
-            (("multiply", "decode"), ("fused",), lambda: product_decode(planes, encoded, bases, rows)),
-        )
-        found = []
-        for names, paths, function in stages:
-            work = [cost.work("forward")[name] for name in names]
-            moved, operations = ITEM_BYTES[dtype] * sum(part.values for part in work), 2 * sum(part.macs for part in work)
-            for path in paths:
-                with backend("plain" if path == "plain" else "auto"):
-                    seconds = time_alone(function, device=x.device)
-                rates = {"bytes_per_s": moved / seconds, "flops_per_s": operations / seconds}
-                found.append({"stage": "+".join(names), "path": path, "seconds": seconds, **rates})
+        encoded = encode_weights(weight, bases, layout=Layout())
+    work = cost.work("backward")
+    work["multiply+decode"] = Work(*map(sum, zip(work["multiply"], work["decode"], strict=True)))
+    found = []
+    for path in PATHS:
+        with backend_of(path):
+            if path == "fused":
+                with torch.inference_mode():
+                    planes = encode_activations(x, bases, layout=encoded.layout)
+                    fused = partial(product_decode, planes, encoded, bases, len(x))
+                    seconds_by_stage = {"multiply+decode": time_alone(fused, device=x.device)}
+            else:
+                seconds_by_stage = time_stages(x, encoded, bases, "backward")
+        for stage, seconds in seconds_by_stage.items():
+            rates = {"bytes_per_s": ITEM_BYTES[dtype] * work[stage].values / seconds, "flops_per_s": 2 * work[stage].macs / seconds}
+            found.append({"stage": stage, "path": path, "seconds": seconds, **rates})
     return found
 
 
@@ -198,7 +234,7 @@ def line(row: dict) -> str:
 def stage_line(row: dict) -> str:
     """One stage alone as a line."""
     return (
-        f"       {row['stage']:18s} {row['path']:6s} {row['seconds'] * 1e3:8.3f} ms"
+        f"       {row['stage']:20s} {row['path']:6s} {row['seconds'] * 1e3:8.3f} ms"
         f" {row['bytes_per_s'] / 1e9:8.0f} GB/s {row['flops_per_s'] / 1e12:7.1f} TFLOP/s"
     )
 
@@ -209,11 +245,9 @@ def slug(name: str) -> str:
 
 
 def save(document: dict, path: Path) -> None:
-    """Write JSON; the file is the old one or the new one, never half of it."""
+    """Write JSON into a folder that need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(document, indent=1) + "\n")
-    unfinished.replace(path)
+    write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def integers(text: str) -> list[int]:
@@ -266,10 +300,11 @@ def main() -> int:
     for algorithm in algorithms:
         for path in PATHS:
             for size in CHECKED:
-                row = check(path, algorithm, size, options.dtype, device)
-                document["checks"].append(row)
-                verdict = "" if row["right"] else "  WRONG"
-                print(f"{path:6s} {algorithm.rank:4d} {'x'.join(map(str, size)):>14s} {row['rel_error']:9.2e} {row['bound']:9.2e}{verdict}")
+                for row in check(path, algorithm, size, options.dtype, device):
+                    document["checks"].append(row)
+                    verdict = "" if row["right"] else "  WRONG"
+                    errors = f"{row['rel_error']:9.2e} {row['bound']:9.2e}"
+                    print(f"{path:6s} {algorithm.rank:4d} {'x'.join(map(str, size)):>14s} {errors}  {row['tensor']}{verdict}")
     save(document, output)
     if not all(row["right"] for row in document["checks"]):
         print("gpu.py: a path computes something else; nothing was timed", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -520,6 +521,12 @@ def test_several_python_threads_compute_at_once(problem, openmp, monkeypatch):
             torch.testing.assert_close(result, expected)
 
 
+@pytest.mark.skipif(sys.platform != "linux" or "OpenMP" not in torch.__config__.parallel_info(), reason="needs PyTorch on OpenMP")
+def test_pytorchs_own_threads_are_found():
+    """Without them everything still works, but as slowly as a pool that competes with them."""
+    assert threads._openmp() is not None
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_forked_process_computes_too(problem, count, monkeypatch):
@@ -584,6 +591,11 @@ def test_sizes_that_do_not_fit_are_one_clear_error_each(strassen):
         stl_matmul(torch.ones(3, 4), replace(encoded, tensor=encoded.tensor[:, :, :2]), bases)
     with pytest.raises(InputError, match="do not decode to 8 x 6 with rank 7"):
         decode(torch.ones(7, 2, 3), bases, 8, 6)
+    with pytest.raises(InputError, match="do not decode to -1 x 6 with rank 7"):
+        decode(torch.ones(7, 0, 3), bases, -1, 6)
+    for activations in (torch.ones(7, 2, 3), torch.ones(6, 2, 2), torch.ones(7, 2)):
+        with pytest.raises(InputError, match=r"activations of shape .* do not fit an encoded weight of shape \(7, 2, 3\)"):
+            multiply(activations, encoded)
     with pytest.raises(InputError, match=r"a weight is a matrix \(K, N\), not a tensor of shape \(2, 3, 4\)"):
         encode_weights(torch.ones(2, 3, 4), bases)
     with pytest.raises(InputError, match=r"a matrix is needed, not a tensor of shape \(4,\)"):
@@ -615,6 +627,11 @@ def test_dtypes_and_devices_that_do_not_fit_are_one_clear_error_each(strassen):
         stl_matmul(x.to("meta"), encoded, strassen)
     with pytest.raises(InputError, match=r"x is .* on cpu, the encoded weight .* on meta"):
         stl_matmul(x, encoded.to("meta"), strassen)
+    with pytest.raises(InputError, match=r"activations are torch\.float64 on cpu, the weight torch\.float32 on cpu"):
+        multiply(torch.ones(7, 2, 2, dtype=torch.float64), encoded)
+    integers = replace(bases, **{name: getattr(bases, name).long() for name in "UVW"})
+    with pytest.raises(InputError, match=r"does not compute in torch\.int64"):
+        encode_weights(torch.ones(4, 6).long(), integers)
     with pytest.raises(InputError, match=r"float32 on cpu, the bases' U .* on meta"):
         encode_weights(torch.ones(4, 6), Bases.prepare(strassen, device="meta"))
     for other in (torch.int64, torch.complex64, torch.bool):
@@ -624,6 +641,47 @@ def test_dtypes_and_devices_that_do_not_fit_are_one_clear_error_each(strassen):
             encode_weights(torch.ones(4, 6, dtype=other), strassen)
         with pytest.raises(InputError, match=f"does not compute in {other}"):
             stl_matmul(x.to(other), encoded, strassen)
+
+
+def test_arguments_of_another_type_are_one_clear_error_each(strassen):
+    x, weight = torch.ones(3, 4), torch.ones(4, 6)
+    encoded = encode_weights(weight, strassen)
+    for wrong in ("strassen", None, weight):
+        with pytest.raises(InputError, match=f"a BilinearAlgorithm or Bases are needed, not {type(wrong).__name__}"):
+            stl_matmul(x, encoded, wrong)
+        with pytest.raises(InputError, match="a BilinearAlgorithm or Bases are needed"):
+            encode_weights(weight, wrong)
+        with pytest.raises(InputError, match="a BilinearAlgorithm or Bases are needed"):
+            encode_activations(x, wrong)
+        with pytest.raises(InputError, match="a BilinearAlgorithm is needed"):
+            Bases.prepare(wrong)
+    for wrong in (weight, strassen, torch.nn.Linear(4, 6)):
+        with pytest.raises(InputError, match=f"an encoded weight is needed, see encode_weights, not {type(wrong).__name__}"):
+            stl_matmul(x, wrong, strassen)
+        with pytest.raises(InputError, match="an encoded weight is needed"):
+            multiply(torch.ones(7, 2, 2), wrong)
+        with pytest.raises(InputError, match="an encoded weight is needed"):
+            EncodedParameter(wrong)
+    for wrong, message in [(x.numpy(), "not ndarray"), (x.tolist(), "not list"), (x.to_sparse(), "not one of layout torch.sparse_coo")]:
+        for function in (
+            lambda wrong: stl_matmul(wrong, encoded, strassen),
+            lambda wrong: encode_weights(wrong, strassen),
+            lambda wrong: encode_activations(wrong, strassen),
+            lambda wrong: multiply(wrong, encoded),
+            lambda wrong: decode(wrong, strassen, 3, 6),
+        ):
+            with pytest.raises(InputError, match=message):
+                function(wrong)
+    for chunk in (1.5, "1", -1):
+        with pytest.raises(InputError, match=f"a chunk is at least 1 row of tiles, not {chunk!r}"):
+            stl_matmul(x, encoded, strassen, chunk=chunk)
+    for function in (
+        lambda: encode_weights(weight, strassen, layout="blocked"),
+        lambda: encode_activations(x, strassen, layout="blocked"),
+        lambda: decode(torch.ones(7, 2, 3), strassen, 3, 6, layout="blocked"),
+    ):
+        with pytest.raises(InputError, match=r"a layout is a stlsearch\.ops\.Layout, not str"):
+            function()
 
 
 def test_a_weight_of_another_algorithm_is_refused(strassen):

@@ -80,6 +80,7 @@ def test_derivatives_of_each_operator_are_right(blocks):
         (lambda matrix, factor: library.encode(matrix, factor, 2, 3, *blocks), (matrix, factor)),
         (lambda planes, factor: library.decode(planes, factor, 2, 3, 2, 3, 4, *blocks), (planes, factor)),
         (lambda matrix, planes: library.correlate(matrix, planes, 2, 3, *blocks), (matrix, planes)),
+        (library.multiply, (planes, random_tensors((2, 2, 3))[0].requires_grad_())),
     ]
     for function, inputs in cases:
         assert gradcheck(function, inputs)

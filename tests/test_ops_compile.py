@@ -23,6 +23,7 @@ from stlsearch.ops import (
     multiply,
     stl_matmul,
 )
+from stlsearch.ops import bases as bases_module
 
 ALGORITHM = random_algorithm(3, 2, 4, 5)
 OTHER = random_algorithm(2, 2, 2, 4)
@@ -188,6 +189,7 @@ def test_pytorchs_own_checks_of_operators_pass(blocks):
     torch.library.opcheck(operators.encode.default, (matrix, encoder, 3, 2, rows, columns))
     torch.library.opcheck(operators.decode.default, (planes, encoder, 3, 2, 2, 7, 5, rows, columns))
     torch.library.opcheck(operators.correlate.default, (matrix, planes, 3, 2, rows, columns))
+    torch.library.opcheck(operators.multiply.default, (planes, weight))
     torch.library.opcheck(operators.product.default, (matrix, encoder, weight, decoder, 3, 2, 4, 9, *blocks, int(rows)))
 
 
@@ -215,6 +217,22 @@ def test_a_layer_can_be_exported_with_a_dynamic_batch_and_saved(tmp_path):
             (x,) = random_tensors((batch, 7, 5))
             torch.testing.assert_close(exported.module()(x), layer(x))
             torch.testing.assert_close(loaded.module()(x), layer(x))
+
+
+def test_an_exported_program_carries_bases_but_not_an_algorithm(tmp_path, monkeypatch):
+    """Another process knows the algorithm by its id only."""
+    for algorithm in (bases(), ALGORITHM):
+        layer = Layer()
+        layer.algorithm = algorithm
+        torch.export.save(torch.export.export(layer, (X,)), tmp_path / "layer.pt2")
+        with monkeypatch.context() as patch:
+            patch.setattr(bases_module, "_compiled_for", {})
+            loaded = torch.export.load(tmp_path / "layer.pt2").module()
+            if algorithm is ALGORITHM:
+                with pytest.raises(InputError, match=f"traced with algorithm {ALGORITHM.id[:8]}, which is not known here"):
+                    loaded(X)
+            else:
+                torch.testing.assert_close(loaded(X), oracle())
 
 
 def test_encoded_weights_and_bases_are_inputs_of_an_exported_program():

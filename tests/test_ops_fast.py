@@ -72,9 +72,25 @@ def test_bad_input_is_one_clear_error_each(strassen):
         fast_matmul(a[:, :3], b, strassen)
     with pytest.raises(InputError, match=r"a is torch\.float64 on cpu, b torch\.float32"):
         fast_matmul(a, b.float(), strassen)
-    with pytest.raises(InputError, match="levels must be at least 0, not -1"):
+    with pytest.raises(InputError, match="levels must be an integer of at least 0, not -1"):
         fast_matmul(a, b, strassen, -1)
     with pytest.raises(InputError, match=r"does not compute in torch\.int64"):
         fast_matmul(a.long(), b.long(), strassen)
     with pytest.raises(InputError, match="over Z2"):
         fast_matmul(a, b, BilinearAlgorithm.from_exact(strassen.target, *STRASSEN, ring="Z2"))
+
+
+@pytest.mark.parametrize("levels", [1.5, True, "1"])
+def test_levels_are_an_integer(strassen, levels):
+    with pytest.raises(InputError, match="levels must be an integer"):
+        fast_matmul(*pair(4, 4, 4), strassen, levels)
+
+
+def test_arguments_of_other_types_are_one_clear_error_each(strassen):
+    a, b = pair(4, 4, 4)
+    with pytest.raises(InputError, match="a BilinearAlgorithm is needed, not str"):
+        fast_matmul(a, b, "strassen")
+    with pytest.raises(InputError, match=r"b is a torch\.Tensor, not ndarray"):
+        fast_matmul(a, b.numpy(), strassen)
+    with pytest.raises(InputError, match=r"5 levels of .* are 16807 products; at most 4096"):
+        fast_matmul(a, b, strassen, 5)

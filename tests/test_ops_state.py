@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from samples import strassen
 from test_ops import random_algorithm, random_tensors, with_channels
 
@@ -127,6 +128,15 @@ def test_a_state_brings_the_order_of_its_channels():
     assert torch.equal(other(x), layer(x))
 
 
+def test_loading_a_state_changes_no_other_weight_of_the_algorithm():
+    layer, twin = (Layer(with_channels(ALGORITHM, [4, 2, 3, 0, 1])) for _ in range(2))
+    encoded = encode_weights(*random_tensors((5, 9)), layer.algorithm)
+    layer.load_state_dict(Layer(ORDERED).state_dict())
+    for order in (twin.weight.channels, encoded.channels, Bases.prepare(layer.algorithm).channels):
+        assert order.tolist() == [4, 2, 3, 0, 1]
+    assert encode_weights(*random_tensors((5, 9)), layer.algorithm).channels.tolist() == [4, 2, 3, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -176,3 +186,20 @@ def test_bases_keep_who_they_are_when_they_are_rounded_or_learned():
     for other in (rounded, learned):
         assert (other.shape, other.algorithm_id, other.rank) == ((3, 2, 4), ORDERED.id, 5)
         assert other.channels.tolist() == [3, 1, 0, 2, 4]
+
+
+def test_safetensors_can_hold_the_state(tmp_path):
+    layer = EncodedParameter(encode_weights(torch.randn(6, 4), ALGORITHM))
+    save_file(layer.state_dict(), tmp_path / "layer.safetensors")
+    other = EncodedParameter(encode_weights(torch.zeros(6, 4), ALGORITHM))
+    other.load_state_dict(load_file(tmp_path / "layer.safetensors"))
+    torch.testing.assert_close(other.tensor, layer.tensor)
+
+
+@pytest.mark.parametrize(
+    "state", [torch.zeros(3, dtype=torch.uint8), torch.tensor([91, 49, 93], dtype=torch.uint8), [1], {"shape": [6, 4]}]
+)
+def test_a_state_of_something_else_is_one_clear_error(state):
+    layer = EncodedParameter(encode_weights(torch.randn(6, 4), ALGORITHM))
+    with pytest.raises(InputError, match="not the bytes of a JSON object"):
+        layer.load_state_dict({**layer.state_dict(), "_extra_state": state})

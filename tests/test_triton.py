@@ -94,3 +94,25 @@ def test_the_operator_on_a_gpu_is_that_of_plain_pytorch(dtype):
             found[name] = [result, *torch.autograd.grad(result.square().sum(), [x, weight])]
     for fast, plain in zip(found["auto"], found["plain"], strict=True):
         assert (fast - plain).norm() < (1e-4 if dtype == torch.float32 else 0.1) * plain.norm()
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("name", ["auto", "plain"])
+def test_a_cuda_graph_replays_the_operator(name):
+    algorithm = open_registry().best(Target.matmul(4, 4, 4), rank=24).algorithm
+    bases = Bases.prepare(algorithm, device="cuda")
+    encoded = encode_weights(torch.randn(64, 48, device="cuda"), bases)
+    x = torch.randn(32, 64, device="cuda")
+    with backend(name), torch.inference_mode():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            stl_matmul(x, encoded, bases)  # kernels are compiled before the capture
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = stl_matmul(x, encoded, bases)
+        x.copy_(torch.randn(32, 64))
+        graph.replay()
+        torch.testing.assert_close(result, stl_matmul(x, encoded, bases))

@@ -1,10 +1,12 @@
 """Applying bilinear algorithms to matrices of any size."""
 
-from stlsearch.ops.encoded import DTYPES, Bases, EncodedParameter, EncodedWeight, encode_weights
+from stlsearch.ops.bases import DTYPES, Bases
+from stlsearch.ops.encoded import EncodedWeight, encode_weights
 from stlsearch.ops.fast import fast_matmul
 from stlsearch.ops.layout import Layout
 from stlsearch.ops.library import BACKENDS, backend
 from stlsearch.ops.operator import decode, encode_activations, multiply, stl_matmul
+from stlsearch.ops.parameter import EncodedParameter
 from stlsearch.ops.reference import reference_matmul
 from stlsearch.ops.tiles import tile_of
 

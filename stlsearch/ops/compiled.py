@@ -1,7 +1,7 @@
 """The operator's linear maps compiled for CPUs: `stlsearch.ops.plain` at the speed of memory.
 
-Each tile is read once. A strip of tiles is taken apart into one row per place in the tile, in a buffer that stays in the first-level
-cache; every term is then a sum of those rows, kept in registers, and is written once. Plain PyTorch writes and reads the permuted
+Each tile is read once. A strip of tiles is taken apart into one row per place in the tile, in a buffer that stays in the cache;
+every term is then a sum of those rows, kept in registers, and is written once. Plain PyTorch writes and reads the permuted
 matrix in between. Coefficients that are zero are left out, so a sparse exact basis costs its additions only.
 
 float32 and float64 are computed as they are; bfloat16 is stored, but summed in float32 and rounded once.
@@ -25,20 +25,20 @@ from stlsearch.solvers.kernels import FAST, compiled
 from stlsearch.solvers.simd import BYTES, intrinsic, load, plus_product, splat, store
 
 STRIP = 512  # tiles side by side in the buffers
-IN_FLIGHT = 8  # vectors summed at once, the sums a to h below: enough to hide the latency of one addition
+ROWS = 4  # of a factor combined at once where they have no zeros
 WORDS = 23  # of a job
 PORTIONS = 4  # of each thread: the others go on when one is interrupted
 WORTH_SHARING = 1 << 22  # multiplications of a plane below which a product of its own costs more than it saves
 WORTH_A_THREAD = 1 << 16  # values below which a second thread costs more than it saves
 
-DTYPES = {torch.float64: np.float64, torch.float32: np.float32, torch.bfloat16: np.float32}
+SUMMED_IN = {torch.float64: np.float64, torch.float32: np.float32, torch.bfloat16: np.float32}
 """What each dtype is summed in."""
 
 
 def encode(
     matrix: Tensor, factor: Tensor, height: int, width: int, row_blocks: bool, column_blocks: bool, *, into: Tensor | None = None
 ) -> Tensor:
-    """As `stlsearch.ops.plain.encode`, for the dtypes of `DTYPES` on a CPU; `into` is memory for the planes."""
+    """As `stlsearch.ops.plain.encode`, for the dtypes of `SUMMED_IN` on a CPU; `into` is memory for the planes."""
     batch, rows, columns = matrix.shape
     down, across = -(-rows // height), -(-columns // width)
     planes = empty(matrix, factor.shape[0], batch * down, across) if into is None else into
@@ -64,7 +64,7 @@ def decode(
     *,
     into: Tensor | None = None,
 ) -> Tensor:
-    """As `stlsearch.ops.plain.decode`, for the dtypes of `DTYPES` on a CPU; `into` is memory whose columns are neighbours."""
+    """As `stlsearch.ops.plain.decode`, for the dtypes of `SUMMED_IN` on a CPU; `into` is memory whose columns are neighbours."""
     matrix = empty(planes, batch, rows, columns) if into is None else into
     _check(matrix, planes, factor, (batch * -(-rows // height), -(-columns // width)), height * width)
     if matrix.numel() == 0:
@@ -95,7 +95,7 @@ def multiply(left: Tensor, right: Tensor, *, into: Tensor | None = None) -> Tens
     columns = right.shape[2]
     products = empty(left, rank, rows, columns) if into is None else into
     threads = torch.get_num_threads()
-    together = rank - rank % threads if rows * inner * columns >= WORTH_SHARING else rank
+    together = rank - rank % threads if threads <= rank and rows * inner * columns >= WORTH_SHARING else rank
     if together:
         torch.bmm(left[:together], right[:together], out=products[:together])
     for s in range(together, rank):
@@ -121,7 +121,7 @@ def _numbers(tensor: Tensor) -> np.ndarray:
 
 def _in_threads(encoding: bool, tile_rows: int, size: int, factor: Tensor, inputs: int, source: Any, target: Any, geometry: tuple) -> None:
     """Run `_encode` or `_decode` on all rows of tiles, shared out over PyTorch's number of threads."""
-    kind = DTYPES[factor.dtype]
+    kind = SUMMED_IN[factor.dtype]
     coefficients = factor.detach().to(torch.float64 if kind is np.float64 else torch.float32).numpy()
     nonzero = coefficients != 0
     starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))]).astype(np.intp)
@@ -132,13 +132,13 @@ def _in_threads(encoding: bool, tile_rows: int, size: int, factor: Tensor, input
     arrays = (planes, matrix, starts, entries, numbers)
     sizes = (*planes.shape, matrix.size, len(starts), len(entries))
     job = np.array((0, portion, tile_rows, inputs, *sizes, *(array.ctypes.data for array in arrays), *geometry), dtype=np.intp)
-    run_together(_entry(encoding, factor.dtype).address, job.ctypes.data, threads)
+    run_together(_entry(encoding, factor.dtype).address, job, arrays, threads)
 
 
 @cache
 def _entry(encoding: bool, dtype: torch.dtype) -> Any:
     """The C function that takes portions of a job's rows of tiles until none is left, see `job` in `_in_threads`."""
-    summed: Any = DTYPES[dtype]
+    summed: Any = SUMMED_IN[dtype]
     stored: Any = np.uint16 if dtype == torch.bfloat16 else summed
 
     def body(data):  # type: ignore[no-untyped-def]
@@ -228,41 +228,69 @@ def _narrow(typing, array, value):  # type: ignore[no-untyped-def]
 @compiled(fastmath=FAST)
 def _combine(starts, entries, coefficients, source, target, count):  # type: ignore[no-untyped-def]
     """target[s] = sum_e coefficients[e] source[entries[e]], e from starts[s] to starts[s + 1], at the first `count` places."""
+    inputs, outputs = source.size // STRIP, starts.size - 1
+    s = 0
+    while s < outputs:
+        if s + ROWS <= outputs and starts[s + ROWS] - starts[s] == ROWS * inputs:
+            _combine_rows(starts[s], coefficients, source, target, s, inputs, count)
+            s += ROWS
+        else:
+            _combine_row(starts[s], starts[s + 1], entries, coefficients, source, target, s, count)
+            s += 1
+
+
+@compiled(fastmath=FAST)
+def _combine_rows(first, coefficients, source, target, s, inputs, count):  # type: ignore[no-untyped-def]
+    """Four rows without zeros: what is loaded is used four times, so that arithmetic and not loading is the limit."""
     lanes = BYTES // source.itemsize
     stride = STRIP // lanes
     vectors = (count + lanes - 1) // lanes
-    for s in range(starts.size - 1):
-        place = 0
-        while place + IN_FLIGHT <= vectors:
-            a = splat(source, 0.0)
-            b, c, d, e, f, g, h = a, a, a, a, a, a, a
-            for term in range(starts[s], starts[s + 1]):
-                factor = splat(source, coefficients[term])
-                at = entries[term] * stride + place
-                a = plus_product(load(source, at), factor, a)
-                b = plus_product(load(source, at + 1), factor, b)
-                c = plus_product(load(source, at + 2), factor, c)
-                d = plus_product(load(source, at + 3), factor, d)
-                e = plus_product(load(source, at + 4), factor, e)
-                f = plus_product(load(source, at + 5), factor, f)
-                g = plus_product(load(source, at + 6), factor, g)
-                h = plus_product(load(source, at + 7), factor, h)
-            to = s * stride + place
-            store(target, to, a)
-            store(target, to + 1, b)
-            store(target, to + 2, c)
-            store(target, to + 3, d)
-            store(target, to + 4, e)
-            store(target, to + 5, f)
-            store(target, to + 6, g)
-            store(target, to + 7, h)
-            place += IN_FLIGHT
-        while place < vectors:
-            a = splat(source, 0.0)
-            for term in range(starts[s], starts[s + 1]):
-                a = plus_product(load(source, entries[term] * stride + place), splat(source, coefficients[term]), a)
-            store(target, s * stride + place, a)
-            place += 1
+    for place in range(0, vectors, 2):
+        zero = splat(source, 0.0)
+        a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+        for term in range(inputs):
+            at = term * stride + place
+            x, y = load(source, at), load(source, at + 1)
+            coefficient = splat(source, coefficients[first + term])
+            a, b = plus_product(x, coefficient, a), plus_product(y, coefficient, b)
+            coefficient = splat(source, coefficients[first + inputs + term])
+            c, d = plus_product(x, coefficient, c), plus_product(y, coefficient, d)
+            coefficient = splat(source, coefficients[first + 2 * inputs + term])
+            e, f = plus_product(x, coefficient, e), plus_product(y, coefficient, f)
+            coefficient = splat(source, coefficients[first + 3 * inputs + term])
+            g, h = plus_product(x, coefficient, g), plus_product(y, coefficient, h)
+        to = s * stride + place
+        store(target, to, a)
+        store(target, to + 1, b)
+        store(target, to + stride, c)
+        store(target, to + stride + 1, d)
+        store(target, to + 2 * stride, e)
+        store(target, to + 2 * stride + 1, f)
+        store(target, to + 3 * stride, g)
+        store(target, to + 3 * stride + 1, h)
+
+
+@compiled(fastmath=FAST)
+def _combine_row(begin, end, entries, coefficients, source, target, s, count):  # type: ignore[no-untyped-def]
+    """One row, its zeros left out."""
+    lanes = BYTES // source.itemsize
+    stride = STRIP // lanes
+    vectors = (count + lanes - 1) // lanes
+    for place in range(0, vectors, 4):
+        zero = splat(source, 0.0)
+        a, b, c, d = zero, zero, zero, zero
+        for term in range(begin, end):
+            coefficient = splat(source, coefficients[term])
+            at = entries[term] * stride + place
+            a = plus_product(load(source, at), coefficient, a)
+            b = plus_product(load(source, at + 1), coefficient, b)
+            c = plus_product(load(source, at + 2), coefficient, c)
+            d = plus_product(load(source, at + 3), coefficient, d)
+        to = s * stride + place
+        store(target, to, a)
+        store(target, to + 1, b)
+        store(target, to + 2, c)
+        store(target, to + 3, d)
 
 
 @compiled(fastmath=FAST)

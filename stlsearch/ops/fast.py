@@ -13,7 +13,8 @@ from torch import Tensor
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.ops.encoded import bases_of
+from stlsearch.ops.bases import DTYPES, bases_of
+from stlsearch.ops.encoded import check_tensor
 from stlsearch.ops.library import encode
 from stlsearch.ops.product import product
 
@@ -40,14 +41,20 @@ def fast_matmul(a: Tensor, b: Tensor, algorithm: BilinearAlgorithm, levels: int 
         InputError: an algorithm that is not exact or not of real matrices, sizes that do not fit, another dtype than float64, 32, 16
             or bfloat16, or levels that are negative or make more than `stlsearch.ops.tiles.MAX_RANK` products.
     """
-    if levels < 0:
-        raise InputError(f"levels must be at least 0, not {levels}")
+    check_tensor("a", a)
+    check_tensor("b", b)
+    if not isinstance(algorithm, BilinearAlgorithm):
+        raise InputError(f"a BilinearAlgorithm is needed, not {type(algorithm).__name__}")
+    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 0:
+        raise InputError(f"levels must be an integer of at least 0, not {levels!r}")
     if a.ndim == 0 or b.ndim != 2 or a.shape[-1] != b.shape[0]:
         raise InputError(f"cannot multiply a of shape {tuple(a.shape)} by b of shape {tuple(b.shape)}; b is a matrix (K, N)")
     if (a.dtype, a.device) != (b.dtype, b.device):
         raise InputError(f"a is {a.dtype} on {a.device}, b {b.dtype} on {b.device}")
     if algorithm.exact is None:
         raise InputError(f"{algorithm.name} is not exact, so its product is not a fast product; use stl_matmul")
+    if a.dtype not in DTYPES.values():
+        raise InputError(f"the operator does not compute in {a.dtype}; valid: {', '.join(DTYPES)}")
     if not levels:
         return a @ b
     bases = bases_of(algorithm, a.dtype, a.device, levels=levels)

@@ -62,3 +62,9 @@ class Layout:
         if self.rows == "batch":
             result = result.transpose(0, 1)
         return result.reshape(*x.shape[:-1], result.shape[-1])
+
+
+def check_layout(layout: object) -> None:
+    """Raise `InputError` for what is neither a layout nor None."""
+    if layout is not None and not isinstance(layout, Layout):
+        raise InputError(f"a layout is a stlsearch.ops.Layout, not {type(layout).__name__}")

@@ -45,8 +45,8 @@ def backend(name: str) -> Iterator[None]:
 
 @cache
 def triton_path() -> ModuleType | None:
-    """The Triton kernels, or None where Triton is not installed or there is no CUDA device."""
-    if not torch.cuda.is_available():
+    """The Triton kernels, or None where Triton is not installed or the CUDA device is older than it supports."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):  # bfloat16 products begin there
         return None
     try:
         from stlsearch.ops import triton_kernels  # Triton is optional, and slow to import
@@ -58,7 +58,7 @@ def triton_path() -> ModuleType | None:
 def module_for(tensor: Tensor) -> ModuleType:
     """The module to run on a tensor's device and dtype."""
     if _backend == "auto":
-        if tensor.device.type == "cpu" and tensor.dtype in compiled.DTYPES:
+        if tensor.device.type == "cpu" and tensor.dtype in compiled.SUMMED_IN:
             return compiled
         if tensor.device.type == "cuda" and tensor.dtype != torch.float64 and (kernels := triton_path()):
             return kernels

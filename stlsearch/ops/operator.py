@@ -21,8 +21,10 @@ from torch import Tensor
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.ops import library
-from stlsearch.ops.encoded import Bases, EncodedParameter, EncodedWeight, bases_of, channel_order
-from stlsearch.ops.layout import Layout
+from stlsearch.ops.bases import Bases, bases_of
+from stlsearch.ops.encoded import EncodedWeight, channel_order, check_encoded, check_tensor
+from stlsearch.ops.layout import Layout, check_layout
+from stlsearch.ops.parameter import EncodedParameter
 from stlsearch.ops.product import product
 
 
@@ -37,17 +39,22 @@ def stl_matmul(
 
     Args:
         algorithm: the one that encoded the weight. `Bases` may be learned; their dtype and device have to be x's.
-        chunk: rows of tiles held at once. Extra memory is the result, chunk (K/m + N/p) r values, and in the backward pass as much
-            again; the weight is read once per chunk. None leaves it to the device: all rows on a GPU, 64 MiB of them on a CPU.
+        chunk: rows of tiles held at once, but never less than a sample whose rows come from blocks. Beside the result that takes
+            chunk (K/m + N/p) r values, and as much for the gradient of x; the gradient of the encoded weight, as large as that is,
+            is summed over the chunks. The weight is read once per chunk. None leaves it to the device: all rows on a GPU, 128 MiB
+            of them on a CPU.
 
     Raises:
-        InputError: x is not (..., M, K), dtypes or devices differ, the weight was encoded by another algorithm, or a chunk below 1.
+        InputError: x is not (..., M, K), dtypes or devices differ, the weight was encoded by another algorithm, a chunk below 1, or
+            an argument of another type.
     """
     encoded = encoded.value if isinstance(encoded, EncodedParameter) else encoded
+    check_tensor("x", x)
+    check_encoded(encoded)
     if x.ndim == 0 or x.shape[-1] != encoded.shape[0]:
         raise InputError(f"cannot multiply x of shape {tuple(x.shape)} by an encoded weight of shape {tuple(encoded.shape)}")
-    if chunk is not None and chunk < 1:
-        raise InputError(f"a chunk is at least 1 row of tiles, not {chunk}")
+    if chunk is not None and (not isinstance(chunk, int | torch.SymInt) or chunk < 1):
+        raise InputError(f"a chunk is at least 1 row of tiles, not {chunk!r}")
     castable = x.is_floating_point() and x.dtype != torch.float64 and torch.amp.is_autocast_available(x.device.type)
     if castable and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -78,6 +85,7 @@ def encode_activations(x: Tensor, algorithm: BilinearAlgorithm | Bases, *, layou
         InputError: x is not a matrix, lies in another dtype or on another device than the bases, or the algorithm was fitted to
             another number of channels.
     """
+    check_tensor("x", x)
     if x.ndim != 2:
         raise InputError(f"a matrix is needed, not a tensor of shape {tuple(x.shape)}")
     bases = bases_of(algorithm, x.dtype, x.device)
@@ -88,8 +96,20 @@ def encode_activations(x: Tensor, algorithm: BilinearAlgorithm | Bases, *, layou
     return library.encode(x[None], bases.U, n, m, layout.rows == "blocks", layout.channels == "blocked")
 
 
-def multiply(activations: Tensor, encoded: EncodedWeight) -> Tensor:
-    """The r matrix products of encoded activations and weight: (r, ceil(M/n), ceil(N/p))."""
+def multiply(activations: Tensor, encoded: EncodedWeight | EncodedParameter) -> Tensor:
+    """The r matrix products of encoded activations and weight: (r, ceil(M/n), ceil(N/p)).
+
+    Raises:
+        InputError: activations of another rank, inner size, dtype or device than the weight.
+    """
+    check_tensor("activations", activations)
+    encoded = encoded.value if isinstance(encoded, EncodedParameter) else encoded
+    check_encoded(encoded)
+    planes = encoded.tensor
+    if activations.ndim != 3 or (activations.shape[0], activations.shape[2]) != tuple(planes.shape[:2]):
+        raise InputError(f"activations of shape {tuple(activations.shape)} do not fit an encoded weight of shape {tuple(planes.shape)}")
+    if (activations.dtype, activations.device) != (planes.dtype, planes.device):
+        raise InputError(f"activations are {activations.dtype} on {activations.device}, the weight {planes.dtype} on {planes.device}")
     return library.multiply(activations, encoded.tensor)
 
 
@@ -97,11 +117,13 @@ def decode(products: Tensor, algorithm: BilinearAlgorithm | Bases, rows: int, co
     """The result (rows, columns) of products (r, ceil(rows/n), ceil(columns/p)): padding is cut off.
 
     Raises:
-        InputError: products of another shape.
+        InputError: products of another shape, dtype or device than the bases', negative sizes, or what is no layout.
     """
+    check_tensor("products", products)
     bases = bases_of(algorithm, products.dtype, products.device)
+    check_layout(layout)
     layout = layout or Layout()
     n, _, p = bases.shape
-    if tuple(products.shape) != (bases.rank, -(-rows // n), -(-columns // p)):
+    if rows < 0 or columns < 0 or tuple(products.shape) != (bases.rank, -(-rows // n), -(-columns // p)):
         raise InputError(f"products of shape {tuple(products.shape)} do not decode to {rows} x {columns} with rank {bases.rank}")
     return library.decode(products, bases.W, n, p, 1, rows, columns, layout.rows == "blocks", layout.outputs == "blocked")[0]

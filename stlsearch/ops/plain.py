@@ -57,7 +57,7 @@ def times(left: Tensor, right: Tensor) -> Tensor:
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:
     """products[s] = left[s] @ right[s], (r, I, J) times (r, J, L)."""
-    return torch.bmm(left, right)
+    return times(left, right)
 
 
 def _tiles(matrix: Tensor, height: int, width: int, row_blocks: bool, column_blocks: bool) -> Tensor:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stlsearch.ops import compiled, plain
-from stlsearch.ops.library import correlate, encode, module_for, transformed
+from stlsearch.ops import plain
+from stlsearch.ops.library import correlate, encode, module_for, multiply, transformed
 from stlsearch.ops.memory import empty
 
 CHUNK_BYTES = 1 << 27
@@ -71,13 +71,7 @@ def _product(
     batch, rows, _ = matrix.shape
     result = empty(matrix, batch, rows, columns)
     module = module_for(matrix)
-    if not chunk:
-        plane_bytes = sum(weight.shape[1:]) * len(weight) * weight.element_size()
-        chunk = batch * rows
-        if module is compiled:  # as few chunks as hold no more, and all of a size: a short one would cost as much as a long one
-            tile_rows = batch * -(-rows // height)
-            chunks = max(1, -(-tile_rows * plane_bytes // CHUNK_BYTES))
-            chunk = max(1, -(-tile_rows // chunks))
+    chunk = chunk or _automatic(matrix, weight, height)
     buffers: tuple[Tensor | None, Tensor | None] = (None, None)
     for samples, lines in _chunks(batch, rows, height, row_blocks, chunk):
         piece, into = matrix[samples, lines], result[samples, lines]
@@ -96,6 +90,13 @@ def _product(
     return result
 
 
+def _automatic(matrix: Tensor, weight: Tensor, height: int) -> int:
+    """The rows of tiles that `CHUNK_BYTES` hold."""
+    if matrix.device.type != "cpu" or torch.compiler.is_compiling():  # a graph would hold one copy of the loop's body for each chunk
+        return 0
+    return max(1, CHUNK_BYTES // max(1, len(weight) * sum(weight.shape[1:]) * weight.element_size()))
+
+
 def _fitting(buffer: Tensor | None, weight: Tensor, tile_rows: int, across: int) -> Tensor:
     """`buffer` if it has the wanted number of rows, else memory that has."""
     if buffer is not None and buffer.shape[1] == tile_rows:
@@ -109,13 +110,19 @@ def _chunks(batch: int, rows: int, height: int, row_blocks: bool, chunk: int) ->
     if not chunk or chunk >= batch * down:
         yield slice(None), slice(None)
     elif chunk >= down or row_blocks:
-        together = max(1, chunk // max(1, down))
+        together = _evenly(batch, max(1, chunk // max(1, down)))
         for first in range(0, batch, together):
             yield slice(first, first + together), slice(None)
     else:
+        lines = _evenly(down, chunk) * height
         for sample in range(batch):
-            for first in range(0, rows, chunk * height):
-                yield slice(sample, sample + 1), slice(first, first + chunk * height)
+            for first in range(0, rows, lines):
+                yield slice(sample, sample + 1), slice(first, first + lines)
+
+
+def _evenly(total: int, largest: int) -> int:
+    """The size of as few parts as possible, none over `largest`: a short one would cost nearly as much as a long one."""
+    return -(-total // -(-total // largest))
 
 
 def _part(matrix: Tensor, samples: slice, lines: slice) -> Tensor:
@@ -146,17 +153,20 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
         grads[0] = product(grad, decoder, weight.mT, encoder, *there_and_back)
     if for_encoder or for_weight or for_decoder:
         batch, rows, _ = ctx.shape
-        for samples, lines in _chunks(batch, rows, height, row_blocks, ctx.chunk):
+        chunk = ctx.chunk or _automatic(grad, weight, height)
+        for samples, lines in _chunks(batch, rows, height, row_blocks, chunk):
             piece, grad_piece = _part(matrix, samples, lines), _part(grad, samples, lines)
             incoming = encode(grad_piece, decoder, height, output_width, row_blocks, output_blocks)
             if for_weight or for_decoder:
                 planes = encode(piece, encoder, height, width, row_blocks, column_blocks)
             if for_encoder:
-                _add(grads, 1, correlate(piece, plain.times(incoming, weight.mT), height, width, row_blocks, column_blocks))
-            if for_weight:
-                _add(grads, 2, plain.times(planes.mT, incoming))
+                _add(grads, 1, correlate(piece, multiply(incoming, weight.mT), height, width, row_blocks, column_blocks))
+            if for_weight and grads[2] is not None and not torch.is_grad_enabled():
+                grads[2].baddbmm_(planes.mT, incoming)
+            elif for_weight:
+                _add(grads, 2, multiply(planes.mT, incoming))
             if for_decoder:
-                _add(grads, 3, correlate(grad_piece, plain.times(planes, weight), height, output_width, row_blocks, output_blocks))
+                _add(grads, 3, correlate(grad_piece, multiply(planes, weight), height, output_width, row_blocks, output_blocks))
     return *grads, *(None,) * 8
 
 

@@ -9,31 +9,40 @@ from __future__ import annotations
 
 import ctypes
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def run_together(address: int, data: int, threads: int) -> None:
-    """Call the C function ``void body(void *data)`` once on each of `threads` threads at the same time, this one included.
+def run_together(address: int, job: np.ndarray, alive: object, threads: int) -> None:
+    """Call the C function ``void body(void *job)`` on `threads` threads or more at the same time, this one included.
 
     Args:
-        address: of the function. It must not need Python, and shares out the work itself.
-        data: the address it is given.
+        address: of the function. It must not need Python, shares out the work itself, and does nothing once none is left.
+        job: what it is given the address of.
+        alive: what the job points to.
     """
     if threads == 1:
-        Body(address)(data)
+        Body(address)(job.ctypes.data)
     elif openmp := _openmp():
-        openmp.GOMP_parallel(ctypes.c_void_p(address), ctypes.c_void_p(data), ctypes.c_uint(threads), ctypes.c_uint(0))
+        # All of PyTorch's threads: the runtime ends those that a smaller team has no use for, and starts them anew for the next product.
+        team = torch.get_num_threads()
+        openmp.GOMP_parallel(ctypes.c_void_p(address), ctypes.c_void_p(job.ctypes.data), ctypes.c_uint(team), ctypes.c_uint(0))
     else:
-        others = [_pool(os.getpid()).submit(Body(address), data) for _ in range(threads - 1)]
-        Body(address)(data)
-        for other in others:
-            other.result()
+
+        def body(job: np.ndarray, alive: object) -> None:  # holds the memory even if Ctrl-C ends the waiting
+            Body(address)(job.ctypes.data)
+
+        others = [_pool(os.getpid()).submit(body, job, alive) for _ in range(threads - 1)]
+        try:
+            body(job, alive)
+        finally:
+            wait(others)
 
 
 @cache
@@ -45,11 +54,14 @@ def _openmp() -> ctypes.CDLL | None:
         return None
     names = "libgomp", "libiomp", "libomp"
     runtimes = {line.split(maxsplit=5)[-1] for line in mapped.splitlines() if any(name in line for name in names)}
-    ours = str(Path(torch.__file__).parent)  # .../torch and .../torch.libs
-    candidates = [path for path in sorted(runtimes) if path.startswith(ours)] or sorted(runtimes)
+    ours = str(Path(torch.__file__).resolve().parent)
+    candidates = [path for path in sorted(runtimes) if path.startswith((f"{ours}/", f"{ours}.libs/"))] or sorted(runtimes)
     if len(candidates) != 1:  # which of several is PyTorch's cannot be known
         return None
-    library = ctypes.CDLL(candidates[0])
+    try:
+        library = ctypes.CDLL(candidates[0])
+    except OSError:  # the file has been replaced since
+        return None
     return library if hasattr(library, "GOMP_parallel") else None
 
 

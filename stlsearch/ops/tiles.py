@@ -16,9 +16,11 @@ def tile_of(algorithm: BilinearAlgorithm) -> tuple[int, int, int]:
     """(n, m, p), the tile on which a real operator applies the algorithm.
 
     Raises:
-        InputError: the target is not a matrix product, or the coefficients have no meaning on real
+        InputError: what is no algorithm, a target that is not a matrix product, or the coefficients have no meaning on real
             matrices (Z2, Zp, complex).
     """
+    if not isinstance(algorithm, BilinearAlgorithm):
+        raise InputError(f"a BilinearAlgorithm is needed, not {type(algorithm).__name__}")
     if algorithm.target.shape is None:
         raise InputError(f"{algorithm.name} computes {algorithm.target.slug}, not a matrix product")
     if not algorithm.is_real:

@@ -87,7 +87,7 @@ def decode(
 
 def multiply(left: Tensor, right: Tensor, *, into: Tensor | None = None) -> Tensor:
     """As `stlsearch.ops.plain.multiply`, by the vendor's batched product; `into` is memory for the products."""
-    return torch.bmm(left, right, out=into)
+    return plain.multiply(left, right) if into is None else torch.bmm(left, right, out=into)
 
 
 def correlate(matrix: Tensor, planes: Tensor, height: int, width: int, row_blocks: bool, column_blocks: bool) -> Tensor:
