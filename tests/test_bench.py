@@ -77,13 +77,15 @@ def test_a_measurement_holds_the_ideal_beside_the_measured(strassen):
     assert stored["machine"]["flops_per_s"] > 0
 
 
-def test_the_memory_of_a_forward_pass(strassen):
-    found = measure(strassen, *pair(), repeats=1, stages=False)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_memory_of_a_forward_pass(strassen, dtype):
+    found = measure(strassen, *pair(dtype=dtype), repeats=1, stages=False)
     assert found.stages == found.excess == {}
     assert found.alone is None
-    assert found.dense_extra_bytes == 4 * 16 * 20
-    assert found.bound_bytes == 4 * (7 * 48 + 7 * 80 + 320)  # planes of 8 x 6 and 8 x 10, and the result
-    assert 4 * 16 * 20 < found.extra_bytes < 1.5 * found.bound_bytes
+    assert found.dense_extra_bytes == dtype.itemsize * 16 * 20
+    assert found.bound_bytes == dtype.itemsize * (7 * 48 + 7 * 80 + 320)  # planes of 8 x 6 and 8 x 10, and the result
+    widened = 0 if dtype == torch.float32 else 4 * 7 * 4  # one factor at a time, in what bfloat16 is summed in
+    assert found.extra_bytes == found.bound_bytes + widened
 
 
 def test_a_backward_pass_measures_gradients_of_x_and_of_the_encoded_weight(strassen):

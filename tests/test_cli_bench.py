@@ -155,8 +155,8 @@ def test_ctrl_c_before_anything_is_finished(run, registry, interrupt, tmp_path):
         (["--plot", "/nowhere/speed.png"], "there is no folder /nowhere"),
         (["--output", "/nowhere/speed.json"], "there is no folder /nowhere"),
         (["9x9x9_r1_Z_00000000"], "no algorithm is called '9x9x9_r1_Z_00000000'"),
-        (["4x4x4_r24_R_e5425acf", "--ranks", "24"], "give names, or --tile and --ranks, not both"),
-        (["4x4x4_r24_R_e5425acf", "--tile", "4"], "give names, or --tile and --ranks, not both"),
+        (["4x4x4_r24_R_2deba9dc", "--ranks", "24"], "give names, or --tile and --ranks, not both"),
+        (["4x4x4_r24_R_2deba9dc", "--tile", "4"], "give names, or --tile and --ranks, not both"),
         (["--speed"], "No such option"),
     ],
 )
@@ -166,6 +166,18 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message):
     assert out == ""
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("other", ["speed.svg", "folder/../speed.svg", "link.svg"])
+def test_a_picture_and_numbers_do_not_share_a_file(run, tmp_path, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.svg").symlink_to(tmp_path / "speed.svg")
+    code, out, err = run("--sizes", "8", "--plot", str(tmp_path / "speed.svg"), "--output", other)
+    assert (code, out) == (2, "")
+    assert f"--plot and --output both name {other}: the second would replace the first" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "speed.svg").exists()
 
 
 def test_sizes_that_do_not_fit(run, monkeypatch):

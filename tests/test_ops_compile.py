@@ -205,6 +205,17 @@ def test_pytorchs_own_checks_pass_for_operators_on_views_without_gradients():
         torch.library.opcheck(operator, arguments)
 
 
+def test_pytorchs_own_checks_pass_for_the_operator_that_makes_factors():
+    """It has no tensor among its arguments; a graph holds those it is called with."""
+    recorder = EagerAndRecordGraphs()
+    algorithm = with_channels(ALGORITHM, [3, 1, 0, 2, 4])
+    torch.compile(encode_and_multiply, fullgraph=True, backend=recorder)(X, WEIGHT, algorithm)
+    calls = [node.args for node in recorder.graphs[0].graph.nodes if "stlsearch.factor" in str(node.target)]
+    assert {arguments[1:4] for arguments in calls} == {(0, 5, 6), (1, 5, 8), (2, 5, 12), (3, 1, 5)}  # U, V, W and the order
+    for arguments in calls:
+        torch.library.opcheck(torch.ops.stlsearch.factor.default, arguments)
+
+
 # torch.export and modes
 
 

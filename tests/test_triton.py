@@ -5,7 +5,9 @@ Each in a process of its own, since Triton chooses between interpreter and compi
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from stlsearch.evaluate.cost import count_cost
+from stlsearch.evaluate.stages import time_stages
 from stlsearch.ops import Bases, backend, encode_weights, stl_matmul
 from stlsearch.registry.store import open_registry
 from stlsearch.targets import Target
@@ -56,9 +60,55 @@ def test_the_benchmark_refuses_to_run_without_a_gpu(benchmark_script, monkeypatc
     assert capsys.readouterr().err == "gpu.py: needs a CUDA device, and there is none\n"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_benchmark_checks_the_result_and_the_gradients(benchmark_script, monkeypatch, dtype):
+    arguments = open_registry().best(Target.matmul(4, 4, 4), rank=49).algorithm, (50, 37, 45), dtype, torch.device("cpu")
+    rows = benchmark_script.check("plain", *arguments)
+    assert [row["tensor"] for row in rows] == ["result", "gradient of x", "gradient of the encoded weight"]
+    assert all(row["right"] for row in rows)
+    assert all(0.02 * row["bound"] < row["rel_error"] < 0.5 * row["bound"] for row in rows)
+
+    class Slipped(torch.autograd.Function):
+        """The same number with a gradient that is a little off."""
+
+        @staticmethod
+        def forward(ctx, tensor):
+            return tensor.view_as(tensor)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 1.1 * grad
+
+    right = benchmark_script.product
+    monkeypatch.setattr(benchmark_script, "product", lambda path, x, *rest: right(path, Slipped.apply(x), *rest))
+    assert [row["right"] for row in benchmark_script.check("plain", *arguments)] == [True, False, True]
+    monkeypatch.setattr(benchmark_script, "product", lambda *rest: right(*rest).detach() * float("nan"))
+    assert [row["right"] for row in benchmark_script.check("plain", *arguments)] == [False]
+
+
+def test_the_benchmark_times_every_pass_and_stage(benchmark_script, monkeypatch):
+    """On the CPU, where "triton" is the compiled operator and "fused" does not exist."""
+    monkeypatch.setattr(benchmark_script, "PATHS", dict.fromkeys(("plain", "triton"), benchmark_script.PASSES))
+    monkeypatch.setattr(benchmark_script, "time_stages", functools.partial(time_stages, time_limit=0))
+    algorithm = open_registry().best(Target.matmul(4, 4, 4), rank=24).algorithm
+    x, weight = torch.randn(16, 16), torch.randn(16, 16)
+    machine = benchmark_script.Machine(flops=1e12, bandwidth=1e11)
+    rows = list(benchmark_script.measurements(algorithm, x, weight, machine, "float32", graphs=False, repeats=1))
+    assert [(row["pass"], row["path"]) for row in rows] == [
+        (direction, path) for direction in ("forward", "backward") for path in ("plain", "triton")
+    ]
+    assert all(row["speedup"] > 0 for row in rows)
+    cost = count_cost(algorithm, 16, 16, 16)
+    stages = benchmark_script.stage_rows(x, weight, Bases.prepare(algorithm), cost, "float32")
+    assert [(row["path"], row["stage"]) for row in stages] == [
+        (path, stage) for path in ("plain", "triton") for stage in cost.work("backward")
+    ]
+    assert len({len(benchmark_script.stage_line({**row, "bytes_per_s": 1e12, "flops_per_s": 1e14})) for row in stages}) == 1
+    assert not x.requires_grad
+
+
 def test_what_the_benchmark_prints_and_saves(benchmark_script, monkeypatch, tmp_path):
     algorithm = open_registry().best(Target.matmul(4, 4, 4), rank=24).algorithm
-    assert benchmark_script.check("plain", algorithm, (24, 20, 28), "float32", torch.device("cpu"))["right"]
     timing = {"candidate_s": 1e-3, "baseline_s": 2e-3, "speedup": 2.0, "speedup_quartiles": [1.9, 2.1], "repeats": 3}
     monkeypatch.setattr(benchmark_script, "timed", lambda *arguments, **options: timing)
     machine = benchmark_script.Machine(flops=1e12, bandwidth=1e11)
@@ -70,7 +120,9 @@ def test_what_the_benchmark_prints_and_saves(benchmark_script, monkeypatch, tmp_
     ]
     assert len(benchmark_script.line(rows[0])) == len(benchmark_script.HEADER)
     benchmark_script.save({"measurements": rows}, tmp_path / "results" / f"{benchmark_script.slug('NVIDIA H200 (SXM)')}.json")
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["nvidia-h200-sxm.json"]
+    (file,) = (tmp_path / "results").iterdir()
+    assert file.name == "nvidia-h200-sxm.json"
+    assert json.loads(file.read_text())["measurements"] == rows
 
 
 @pytest.mark.gpu

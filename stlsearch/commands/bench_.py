@@ -96,7 +96,7 @@ def command(
 
     \b
     stlsearch bench --sizes 1024,2048 --ranks 16,24 --plot speed.png
-    stlsearch bench 4x4x4_r24_R_e5425acf --pass forward,backward --mode eager,compiled --stages
+    stlsearch bench 4x4x4_r24_R_2deba9dc --pass forward,backward --mode eager,compiled --stages
 
     NAMES are names, beginnings of names or ids, or .json files. Weights are encoded beforehand. "ideal" is the speed-up if every
     stage did its arithmetic as fast as torch.matmul at that size, or moved its values as fast as a large copy, whichever takes
@@ -105,6 +105,8 @@ def command(
     shapes = list(dict.fromkeys(parse_size(size) for size in sizes.split(",")))
     if output is not None:
         check_destination(output)
+        if plot is not None and plot.resolve() == output.resolve():
+            raise InputError(f"--plot and --output both name {output}: the second would replace the first")
     algorithms = _algorithms(names, tile, ranks, registry)
     # Only now: torch takes seconds to load, and --help and mistyped names should not wait for it.
     from stlsearch.devices import describe_device, resolve_device, set_threads

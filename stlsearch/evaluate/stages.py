@@ -30,12 +30,12 @@ def time_stages(
 
     rows, columns = x.shape[0], encoded.shape[1]
     with torch.inference_mode():
-        planes = encode_activations(x, bases)
+        planes = encode_activations(x, bases, layout=encoded.layout)
         products = multiply(planes, encoded)
         found = {
-            "encode_activations": seconds(lambda: encode_activations(x, bases)),
+            "encode_activations": seconds(lambda: encode_activations(x, bases, layout=encoded.layout)),
             "multiply": seconds(lambda: multiply(planes, encoded)),
-            "decode": seconds(lambda: decode(products, bases, rows, columns)),
+            "decode": seconds(lambda: decode(products, bases, rows, columns, layout=encoded.layout)),
         }
     if direction == "forward":
         return found
@@ -46,11 +46,11 @@ def time_stages(
         x = x.detach().requires_grad_()
         constant = replace(encoded, tensor=encoded.tensor.detach())
         encoded = replace(encoded, tensor=encoded.tensor.detach().requires_grad_())
-        planes = encode_activations(x, bases)
+        planes = encode_activations(x, bases, layout=encoded.layout)
         cut_planes = planes.detach().requires_grad_()
         by_activations, by_weights = multiply(cut_planes, constant), multiply(planes.detach(), encoded)
         cut_products = by_activations.detach().requires_grad_()
-        result = decode(cut_products, bases, rows, columns)
+        result = decode(cut_products, bases, rows, columns, layout=encoded.layout)
     gradient = torch.ones_like(result)
     encoded_gradient = torch.ones_like(products)
     planes_gradient = torch.ones_like(planes)
