@@ -190,6 +190,8 @@ def test_pytorchs_own_checks_of_operators_pass(blocks):
     torch.library.opcheck(operators.decode.default, (planes, encoder, 3, 2, 2, 7, 5, rows, columns))
     torch.library.opcheck(operators.correlate.default, (matrix, planes, 3, 2, rows, columns))
     torch.library.opcheck(operators.multiply.default, (planes, weight))
+    grad = random_tensors((2, 7, 9), seed=3)[0].requires_grad_()
+    torch.library.opcheck(operators.weight_gradient.default, (matrix, encoder, grad, decoder, 3, 2, 4, *blocks, int(rows)))
     torch.library.opcheck(operators.product.default, (matrix, encoder, weight, decoder, 3, 2, 4, 9, *blocks, int(rows)))
 
 

@@ -1,15 +1,20 @@
-"""Fresh memory for large results on CPUs."""
+"""Memory for large results and for what is needed on the way to them, on CPUs."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor
 
 LARGE = 1 << 22  # bytes from which it matters
+KEPT = 1 << 27  # bytes that a thread keeps from one call to the next
+_kept = threading.local()
 
 
 def empty(like: Tensor, *shape: int) -> Tensor:
@@ -35,3 +40,29 @@ def _madvise() -> ctypes._NamedFuncPointer | None:
     function = ctypes.CDLL(None).madvise
     function.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     return function
+
+
+@contextmanager
+def scratch(like: Tensor, *shapes: tuple[int, ...]) -> Iterator[list[Tensor]]:
+    """Uninitialised tensors of the dtype and device of `like`, for as long as the block lasts.
+
+    On a CPU a thread keeps their memory for its next call, up to `KEPT` bytes, see `release`: to give it back and be handed it anew
+    costs as much as encoding. On GPUs PyTorch does so itself.
+    """
+    numbers = [torch.Size(shape).numel() for shape in shapes]
+    memory = None if like.device.type != "cpu" else _kept.__dict__.pop("memory", None)  # taken, so that a call within has its own
+    size = sum(numbers) * like.element_size()
+    if memory is None or memory.numel() < size:
+        with torch.inference_mode(False):  # it is written to outside that mode too
+            memory = empty(torch.empty(0, dtype=torch.uint8, device=like.device), size)
+    values = memory[:size].view(like.dtype)
+    try:
+        yield [part.view(shape) for part, shape in zip(values.split(numbers), shapes, strict=True)]
+    finally:
+        if like.device.type == "cpu" and memory.numel() <= KEPT:
+            _kept.memory = memory
+
+
+def release() -> None:
+    """Give back the memory that this thread keeps for the operator."""
+    _kept.__dict__.pop("memory", None)

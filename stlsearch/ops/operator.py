@@ -40,9 +40,8 @@ def stl_matmul(
     Args:
         algorithm: the one that encoded the weight. `Bases` may be learned; their dtype and device have to be x's.
         chunk: rows of tiles held at once, but never less than a sample whose rows come from blocks. Beside the result that takes
-            chunk (K/m + N/p) r values, and as much for the gradient of x; the gradient of the encoded weight, as large as that is,
-            is summed over the chunks in its own dtype. The weight is read once per chunk. None leaves it to the device: all rows on a GPU, 128 MiB
-            of them on a CPU.
+            chunk (K/m + N/p) r values, and as much for each gradient; that of the encoded weight is summed over the chunks in its
+            own dtype. The weight is read once per chunk. None leaves it to the device: all rows on a GPU, 128 MiB of them on a CPU.
 
     Raises:
         InputError: x is not (..., M, K), dtypes or devices differ, the weight was encoded by another algorithm, a chunk below 1, or

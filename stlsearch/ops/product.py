@@ -9,7 +9,8 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from stlsearch.ops import plain
 from stlsearch.ops.library import correlate, encode, module_for, multiply, transformed
-from stlsearch.ops.memory import empty
+from stlsearch.ops.memory import empty, scratch
 
 CHUNK_BYTES = 1 << 27
 """On a CPU, encoded activations and products held at once, unless asked otherwise: less would read the weight more often, more would be
@@ -71,23 +72,45 @@ def _product(
     batch, rows, _ = matrix.shape
     result = empty(matrix, batch, rows, columns)
     module = module_for(matrix)
-    chunk = chunk or _automatic(matrix, weight, height)
-    buffers: tuple[Tensor | None, Tensor | None] = (None, None)
-    for samples, lines in _chunks(batch, rows, height, row_blocks, chunk):
-        piece, into = matrix[samples, lines], result[samples, lines]
-        size = (len(piece), piece.shape[1], columns)
-        tile_rows = size[0] * -(-size[1] // height)
-        if module is plain:
-            tile, blocks = (height, width, output_width), (row_blocks, column_blocks, output_blocks)
-            into.copy_(_composed(piece, encoder, weight, decoder, tile, columns, blocks))
-            continue
-        planes = _fitting(buffers[0], weight, tile_rows, weight.shape[1])  # the same memory for every chunk
-        module.encode(piece, encoder, height, width, row_blocks, column_blocks, into=planes)
-        products = _fitting(buffers[1], weight, tile_rows, weight.shape[2])
-        module.multiply(planes, weight, into=products)
-        module.decode(products, decoder, height, output_width, *size, row_blocks, output_blocks, into=into)
-        buffers = planes, products
+    pieces = list(_chunks(batch, rows, height, row_blocks, chunk or _automatic(matrix, weight, height)))
+    if module is plain:
+        tile, blocks = (height, width, output_width), (row_blocks, column_blocks, output_blocks)
+        for piece in pieces:
+            result[piece] = _composed(matrix[piece], encoder, weight, decoder, tile, columns, blocks)
+        return result
+    with _planes(matrix, weight, pieces, height) as views:
+        for piece in pieces:
+            planes, products = views(piece)
+            module.encode(matrix[piece], encoder, height, width, row_blocks, column_blocks, into=planes)
+            module.multiply(planes, weight, into=products)
+            samples, lines, _ = matrix[piece].shape
+            module.decode(products, decoder, height, output_width, samples, lines, columns, row_blocks, output_blocks, into=result[piece])
     return result
+
+
+Piece = tuple[slice, slice]
+
+
+@contextmanager
+def _planes(matrix: Tensor, weight: Tensor, pieces: list[Piece], height: int) -> Iterator[Callable[[Piece], tuple[Tensor, Tensor]]]:
+    """The planes on either side of the weight for any piece of the matrix, all in the same memory."""
+    rank, *widths = weight.shape
+
+    def tile_rows(piece: Piece) -> int:
+        samples, lines, _ = matrix[piece].shape
+        return samples * -(-lines // height)
+
+    largest = max(map(tile_rows, pieces))
+    with scratch(matrix, *((rank * largest * width,) for width in widths)) as memories:
+
+        def views(piece: Piece) -> tuple[Tensor, Tensor]:
+            count = tile_rows(piece)
+            first, second = (
+                memory[: rank * count * width].view(rank, count, width) for memory, width in zip(memories, widths, strict=True)
+            )
+            return first, second
+
+        yield views
 
 
 def _automatic(matrix: Tensor, weight: Tensor, height: int) -> int:
@@ -95,13 +118,6 @@ def _automatic(matrix: Tensor, weight: Tensor, height: int) -> int:
     if matrix.device.type != "cpu" or torch.compiler.is_compiling():  # a graph would hold one copy of the loop's body for each chunk
         return 0
     return max(1, CHUNK_BYTES // max(1, len(weight) * sum(weight.shape[1:]) * weight.element_size()))
-
-
-def _fitting(buffer: Tensor | None, weight: Tensor, tile_rows: int, across: int) -> Tensor:
-    """`buffer` if it has the wanted number of rows, else memory that has."""
-    if buffer is not None and buffer.shape[1] == tile_rows:
-        return buffer
-    return empty(weight, len(weight), tile_rows, across)
 
 
 def _chunks(batch: int, rows: int, height: int, row_blocks: bool, chunk: int) -> Iterator[tuple[slice, slice]]:
@@ -151,21 +167,18 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
     if for_matrix:
         there_and_back = ((height, output_width, width), ctx.shape[2], (row_blocks, output_blocks, column_blocks), ctx.chunk)
         grads[0] = product(grad, decoder, weight.mT, encoder, *there_and_back)
-    if for_encoder or for_weight or for_decoder:
+    if for_weight:
+        grads[2] = weight_gradient(matrix, encoder, grad, decoder, ctx.tile, ctx.blocks, ctx.chunk)
+    if for_encoder or for_decoder:
         batch, rows, _ = ctx.shape
         chunk = ctx.chunk or _automatic(grad, weight, height)
         for samples, lines in _chunks(batch, rows, height, row_blocks, chunk):
             piece, grad_piece = _part(matrix, samples, lines), _part(grad, samples, lines)
-            incoming = encode(grad_piece, decoder, height, output_width, row_blocks, output_blocks)
-            if for_weight or for_decoder:
-                planes = encode(piece, encoder, height, width, row_blocks, column_blocks)
             if for_encoder:
+                incoming = encode(grad_piece, decoder, height, output_width, row_blocks, output_blocks)
                 _add(grads, 1, correlate(piece, multiply(incoming, weight.mT), height, width, row_blocks, column_blocks))
-            if for_weight and grads[2] is not None and not torch.is_grad_enabled():
-                grads[2].baddbmm_(planes.mT, incoming)
-            elif for_weight:
-                _add(grads, 2, multiply(planes.mT, incoming))
             if for_decoder:
+                planes = encode(piece, encoder, height, width, row_blocks, column_blocks)
                 _add(grads, 3, correlate(grad_piece, multiply(planes, weight), height, output_width, row_blocks, output_blocks))
     return *grads, *(None,) * 8
 
@@ -176,6 +189,84 @@ def _add(grads: list[Tensor | None], place: int, part: Tensor) -> None:
 
 
 _product.register_autograd(_backward, setup_context=_context)
+
+
+def weight_gradient(
+    matrix: Tensor,
+    encoder: Tensor,
+    grad: Tensor,
+    decoder: Tensor,
+    tile: tuple[int, int, int],
+    blocks: tuple[bool, bool, bool],
+    chunk: int = 0,
+) -> Tensor:
+    """``encode(matrix, encoder)^T encode(grad, decoder)``: the gradient of `product` by its weight for a gradient of its result."""
+    if transformed():
+        (height, width, output_width), (row_blocks, column_blocks, output_blocks) = tile, blocks
+        planes = plain.encode(matrix, encoder, height, width, row_blocks, column_blocks)
+        return plain.multiply(planes.mT, plain.encode(grad, decoder, height, output_width, row_blocks, output_blocks))
+    return _weight_gradient(matrix, encoder, grad, decoder, *tile, *blocks, chunk)
+
+
+@torch.library.custom_op("stlsearch::weight_gradient", mutates_args=())
+def _weight_gradient(
+    matrix: Tensor,
+    encoder: Tensor,
+    grad: Tensor,
+    decoder: Tensor,
+    height: int,
+    width: int,
+    output_width: int,
+    row_blocks: bool,
+    column_blocks: bool,
+    output_blocks: bool,
+    chunk: int,
+) -> Tensor:
+    batch, rows, columns = matrix.shape
+    result = empty(matrix, len(encoder), -(-columns // width), -(-grad.shape[2] // output_width))
+    module = module_for(matrix)
+    pieces = list(_chunks(batch, rows, height, row_blocks, chunk or _automatic(matrix, result, height)))
+    with _planes(matrix, result, pieces, height) as views:
+        for number, piece in enumerate(pieces):
+            into = ({}, {}) if module is plain else tuple({"into": view} for view in views(piece))
+            planes = module.encode(matrix[piece], encoder, height, width, row_blocks, column_blocks, **into[0])
+            incoming = module.encode(grad[piece], decoder, height, output_width, row_blocks, output_blocks, **into[1])
+            if number:
+                result.baddbmm_(planes.mT, incoming)
+            else:
+                result.copy_(plain.multiply(planes.mT, incoming)) if module is plain else module.multiply(planes.mT, incoming, into=result)
+    return result
+
+
+@_weight_gradient.register_fake
+def _(matrix, encoder, grad, decoder, height, width, output_width, *rest):  # type: ignore[no-untyped-def]
+    return plain.output_like(matrix, encoder.shape[0], -(-matrix.shape[2] // width), -(-grad.shape[2] // output_width))
+
+
+def _weight_gradient_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.tile, ctx.blocks, ctx.chunk = inputs[4:7], inputs[7:10], inputs[10]
+
+
+def _weight_gradient_backward(ctx: Any, cotangent: Tensor) -> tuple:
+    matrix, encoder, grad, decoder = ctx.saved_tensors
+    (height, width, output_width), (row_blocks, column_blocks, output_blocks) = ctx.tile, ctx.blocks
+    grads: list[Tensor | None] = [None] * 4
+    if ctx.needs_input_grad[0]:
+        there_and_back = ((height, output_width, width), matrix.shape[2], (row_blocks, output_blocks, column_blocks), ctx.chunk)
+        grads[0] = product(grad, decoder, cotangent.mT, encoder, *there_and_back)
+    if ctx.needs_input_grad[1]:
+        incoming = encode(grad, decoder, height, output_width, row_blocks, output_blocks)
+        grads[1] = correlate(matrix, multiply(incoming, cotangent.mT), height, width, row_blocks, column_blocks)
+    if ctx.needs_input_grad[2]:
+        grads[2] = product(matrix, encoder, cotangent, decoder, ctx.tile, grad.shape[2], ctx.blocks, ctx.chunk)
+    if ctx.needs_input_grad[3]:
+        planes = encode(matrix, encoder, height, width, row_blocks, column_blocks)
+        grads[3] = correlate(grad, multiply(planes, cotangent), height, output_width, row_blocks, output_blocks)
+    return *grads, *(None,) * 7
+
+
+_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_weight_gradient_context)
 
 
 def _composed(
