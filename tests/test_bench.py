@@ -134,10 +134,10 @@ def test_a_compiler_that_fails_is_named(strassen, monkeypatch):
     [
         ({"dtypes": ("int8",)}, "unknown dtype 'int8'; valid: float64, float32, bfloat16, float16"),
         ({"dtypes": ()}, "no dtype given"),
-        ({"modes": ("fast",)}, "unknown mode 'fast'; valid: eager, compiled, triton"),
+        ({"modes": ("fast",)}, "unknown mode 'fast'; valid: eager, plain, compiled, triton"),
         (
             {"modes": ("eager", "triton")},
-            "mode 'triton' is not available: Triton runs on CUDA devices, not on cpu; valid here: eager, comp",
+            "mode 'triton' is not available: Triton runs on CUDA devices, not on cpu; valid here: eager, plain, comp",
         ),
         ({"passes": ("sideways",)}, "unknown pass 'sideways'; valid: forward, backward"),
         ({"repeats": 0}, "repeats must be at least 1, not 0"),
@@ -163,7 +163,7 @@ def test_sizes_that_do_not_fit_are_refused(strassen, monkeypatch):
 
 def test_triton_must_be_installed(strassen, monkeypatch):
     monkeypatch.setattr("stlsearch.evaluate.measurement.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="mode 'triton' is not available: Triton is not installed; valid here: eager, compiled"):
+    with pytest.raises(InputError, match="mode 'triton' is not available: Triton is not installed; valid here: eager, plain, compiled"):
         bench(strassen, [(8, 8, 8)], device="cuda", modes=("triton",))
 
 

@@ -141,8 +141,11 @@ def test_ctrl_c_before_anything_is_finished(run, registry, interrupt, tmp_path):
         (["--sizes", ""], "size '' is not valid"),
         (["--sizes", "999999999"], "at most 131072"),
         (["--dtype", "float32,int8"], "unknown dtype 'int8'; valid: float64, float32, bfloat16, float16"),
-        (["--mode", "eager,"], "unknown mode ''; valid: eager, compiled, triton"),
-        (["--mode", "triton"], "mode 'triton' is not available: Triton runs on CUDA devices, not on cpu; valid here: eager, compiled"),
+        (["--mode", "eager,"], "unknown mode ''; valid: eager, plain, compiled, triton"),
+        (
+            ["--mode", "triton"],
+            "mode 'triton' is not available: Triton runs on CUDA devices, not on cpu; valid here: eager, plain, compiled",
+        ),
         (["--pass", "both"], "unknown pass 'both'; valid: forward, backward"),
         (["--ranks", "999"], "no basis of 4x4x4 at rank 999 is registered"),
         (["--ranks", "many"], "ranks are given like 24, 16-32"),

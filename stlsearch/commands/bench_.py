@@ -60,7 +60,9 @@ STAGES = {
 @click.option("--tile", type=TileType(), help="Without NAMES: tile size, 4 for 4x4x4, or 2x3x4.  [4]")
 @click.option("--dtype", "dtypes", default="float32,bfloat16", show_default=True, help="Comma-separated.")
 @device_option()
-@click.option("--mode", "modes", help="Of eager, compiled (torch.compile) and, on CUDA, triton.  [eager; on CUDA eager,triton]")
+@click.option(
+    "--mode", "modes", help="Of eager, plain (PyTorch), compiled (torch.compile) and, on CUDA, triton.  [eager; on CUDA eager,triton]"
+)
 @click.option("--pass", "passes", default="forward", show_default=True, help="Of forward and backward, which is forward and gradients.")
 @click.option("--repeats", type=CountType("repeats"), default=15, show_default=True, help="Timed pairs each, fewer once the time is over.")
 @click.option("--time-limit", type=PositiveType(), default=10.0, show_default=True, help="Seconds for the timed pairs of each measurement.")

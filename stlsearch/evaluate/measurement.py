@@ -22,9 +22,9 @@ from stlsearch.evaluate.stages import time_stages
 from stlsearch.evaluate.timing import Timing, compare_times, time_alone
 from stlsearch.ops import DTYPES, Bases, Layout, backend, encode_weights, stl_matmul
 
-MODES = ("eager", "compiled", "triton")
-"""How the operator runs: as it is called, but on CUDA in plain PyTorch; through torch.compile(fullgraph=True); or, on CUDA, as it is
-called, with the Triton kernels."""
+MODES = ("eager", "plain", "compiled", "triton")
+"""How the operator runs: as it is called, but on CUDA in plain PyTorch; in plain PyTorch anywhere; through
+torch.compile(fullgraph=True); or, on CUDA, as it is called, with the Triton kernels."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def check_modes(modes: Sequence[str], device: torch.device) -> None:
     check_names("mode", modes, MODES)
     if "triton" in modes and not has_triton(device):
         reason = "Triton is not installed" if device.type == "cuda" else f"Triton runs on CUDA devices, not on {device.type}"
-        raise InputError(f"mode 'triton' is not available: {reason}; valid here: eager, compiled")
+        raise InputError(f"mode 'triton' is not available: {reason}; valid here: eager, plain, compiled")
 
 
 def has_triton(device: torch.device) -> bool:
@@ -214,7 +214,7 @@ def _pass(product: Product, inputs: tuple[Tensor, Tensor], gradient: Tensor | No
 @contextmanager
 def _run_with(mode: str, device: torch.device) -> Iterator[Callable[[Product], Product]]:
     """What makes a product run in a mode, while the block lasts."""
-    with backend("plain" if mode == "eager" and device.type == "cuda" else "auto"):
+    with backend("plain" if mode == "plain" or (mode == "eager" and device.type == "cuda") else "auto"):
         if mode == "compiled":
             # PyTorch compiles one function only so many times before it gives up: every measurement is its first.
             torch.compiler.reset()
