@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from samples import strassen
-from test_ops import LAYOUTS, random_algorithm, random_tensors, torch_threads, with_channels
+from test_ops import LAYOUTS, random_algorithm, random_tensors, with_channels
+from test_ops_kernels import torch_threads
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
