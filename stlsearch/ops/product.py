@@ -202,9 +202,7 @@ def weight_gradient(
 ) -> Tensor:
     """``encode(matrix, encoder)^T encode(grad, decoder)``: the gradient of `product` by its weight for a gradient of its result."""
     if transformed():
-        (height, width, output_width), (row_blocks, column_blocks, output_blocks) = tile, blocks
-        planes = plain.encode(matrix, encoder, height, width, row_blocks, column_blocks)
-        return plain.multiply(planes.mT, plain.encode(grad, decoder, height, output_width, row_blocks, output_blocks))
+        return _composed_weight_gradient(matrix, encoder, grad, decoder, tile, blocks)
     return _weight_gradient(matrix, encoder, grad, decoder, *tile, *blocks, chunk)
 
 
@@ -226,15 +224,21 @@ def _weight_gradient(
     result = empty(matrix, len(encoder), -(-columns // width), -(-grad.shape[2] // output_width))
     module = module_for(matrix)
     pieces = list(_chunks(batch, rows, height, row_blocks, chunk or _automatic(matrix, result, height)))
+    if module is plain:
+        tile, blocks = (height, width, output_width), (row_blocks, column_blocks, output_blocks)
+        result.zero_()
+        for piece in pieces:
+            result += _composed_weight_gradient(matrix[piece], encoder, grad[piece], decoder, tile, blocks)
+        return result
     with _planes(matrix, result, pieces, height) as views:
         for number, piece in enumerate(pieces):
-            into = ({}, {}) if module is plain else tuple({"into": view} for view in views(piece))
-            planes = module.encode(matrix[piece], encoder, height, width, row_blocks, column_blocks, **into[0])
-            incoming = module.encode(grad[piece], decoder, height, output_width, row_blocks, output_blocks, **into[1])
+            planes, incoming = views(piece)
+            module.encode(matrix[piece], encoder, height, width, row_blocks, column_blocks, into=planes)
+            module.encode(grad[piece], decoder, height, output_width, row_blocks, output_blocks, into=incoming)
             if number:
                 result.baddbmm_(planes.mT, incoming)
             else:
-                result.copy_(plain.multiply(planes.mT, incoming)) if module is plain else module.multiply(planes.mT, incoming, into=result)
+                module.multiply(planes.mT, incoming, into=result)
     return result
 
 
@@ -283,3 +287,12 @@ def _composed(
     batch, rows, _ = matrix.shape
     products = plain.times(plain.encode(matrix, encoder, height, width, row_blocks, column_blocks), weight)
     return plain.decode(products, decoder, height, output_width, batch, rows, columns, row_blocks, output_blocks)
+
+
+def _composed_weight_gradient(
+    matrix: Tensor, encoder: Tensor, grad: Tensor, decoder: Tensor, tile: tuple[int, int, int], blocks: tuple[bool, ...]
+) -> Tensor:
+    """The gradient by the weight from PyTorch's own operators."""
+    (height, width, output_width), (row_blocks, column_blocks, output_blocks) = tile, blocks
+    planes = plain.encode(matrix, encoder, height, width, row_blocks, column_blocks)
+    return plain.multiply(planes.mT, plain.encode(grad, decoder, height, output_width, row_blocks, output_blocks))
