@@ -184,8 +184,7 @@ def test_what_no_kernel_computes_is_left_to_plain_pytorch(dtype, tile):
         triton_fused.product_decode(planes, planes.mT.contiguous(), factor, *tile, 1, 64, 64, False, False)
 
 
-def test_kernels_are_available_here():
-    assert triton_kernels.available()
+def test_bfloat16_tiles_are_supported():
     assert triton_kernels.supports(torch.bfloat16, 4, 4)
 
 

@@ -96,7 +96,7 @@ def _errors(found: Evaluation) -> str:
         "predicted: of stored values alone; float32 and float64 accumulate in their own precision, which adds to small errors\n"
         "beside float64: ||Y - Y64||/||Y64|| (not squared) of the same operator, rounding alone"
     )
-    return f"{table([header, *rows], right=(1, 2, 3, 4))}\n{note}"
+    return f"{table([header, *rows], right=range(1, len(header)))}\n{note}"
 
 
 def _costs(found: Evaluation) -> str:

@@ -35,7 +35,7 @@ def stl_matmul(
 
     Sizes that are no multiple of the tile are padded with zeros, which changes no result. Values are stored in x's dtype between
     the four steps; bfloat16 and float16 are summed in float32. Differentiable in x, in the encoded weight and in `Bases`; under
-    autocast everything is cast to its dtype, as for `torch.matmul`.
+    autocast x, the encoded weight and the bases are cast to its dtype in every call, unless x is float64.
 
     Args:
         algorithm: the one that encoded the weight. `Bases` may be learned; their dtype and device have to be x's.

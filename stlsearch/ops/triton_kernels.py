@@ -36,11 +36,6 @@ PARTIAL_SUMS = 512  # programs that correlate, each with a sum of its own: about
 PARTIAL_VALUES = 1 << 22  # of these sums together
 
 
-def available() -> bool:
-    """Whether kernels can run: on a CUDA device, or through Triton's interpreter."""
-    return torch.cuda.is_available() or INTERPRETED.value
-
-
 def supports(dtype: torch.dtype, height: int, width: int) -> bool:
     """Whether the kernels compute with a dtype and a tile. What they do not, the functions below leave to plain PyTorch."""
     return dtype in DTYPES and padded_places(height, width) <= PLACES
