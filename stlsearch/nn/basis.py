@@ -1,0 +1,115 @@
+"""A basis as part of a network: fixed or learned, of one layer or shared by several."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import Tensor
+
+from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.errors import InputError
+from stlsearch.ops import Bases
+from stlsearch.targets import Target
+
+LEARNABLE = ("", "U", "W", "UW")
+"""Which factors are parameters. V is none of them: weights are stored encoded, so it never enters a product."""
+
+
+class Basis(torch.nn.Module):
+    """The factors U (r, nm), V (r, mp), W (r, np) of an algorithm: parameters where they are learned, buffers where they are not.
+
+    ``state_dict`` holds them with the algorithm's id and tile, which have to agree when it is loaded. Learned factors keep the id
+    they started from, as the id of their parent: it names the encoded weights that belong to them, and no longer their values.
+
+    Args:
+        algorithm: where the factors come from.
+        learn: one of `LEARNABLE`.
+
+    Attributes:
+        algorithm_id: `BilinearAlgorithm.id` of the algorithm.
+        tile: (n, m, p).
+        channels: (K,) the order of channels that the algorithm was fitted to, or None.
+        exact: whether the product is exact: the algorithm is, and nothing is learned.
+        amplification: g = sum_rho |u_rho|^2 |v_rho|^2 |w_rho|^2 / ||T||^2 of the algorithm.
+        energy: ||[[U,V,W]]||^2 / ||T||^2 of the algorithm, 1 - e for a least-squares fit.
+    """
+
+    U: Tensor
+    V: Tensor
+    W: Tensor
+
+    def __init__(
+        self,
+        algorithm: BilinearAlgorithm,
+        *,
+        learn: str = "",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """See the class.
+
+        Raises:
+            InputError: unknown factors to learn, or an algorithm that does not multiply real matrices.
+        """
+        super().__init__()
+        if learn not in LEARNABLE:
+            raise InputError(f"cannot learn {learn!r}; valid: {', '.join(repr(name) for name in LEARNABLE)} (V never enters a product)")
+        bases = Bases.prepare(algorithm, dtype=dtype or torch.get_default_dtype(), device=device or torch.get_default_device())
+        for name in "UVW":
+            factor = getattr(bases, name)
+            if name in learn:
+                setattr(self, name, torch.nn.Parameter(factor))
+            else:
+                self.register_buffer(name, factor)
+        self.learn, self.tile, self.algorithm_id = learn, bases.shape, bases.algorithm_id
+        self.channels = None if bases.channels is None else tuple(bases.channels.tolist())
+        self.exact = algorithm.is_exact and not learn
+        squares = [factor.square().sum(1) for factor in (bases.U.double(), bases.V.double(), bases.W.double())]
+        size = bases.shape[0] * bases.shape[1] * bases.shape[2]
+        self.amplification = float((squares[0] * squares[1] * squares[2]).sum() / size)
+        grams = [factor.double() @ factor.double().T for factor in (bases.U, bases.V, bases.W)]
+        self.energy = float((grams[0] * grams[1] * grams[2]).sum() / size)
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.U.shape[0]
+
+    def forward(self) -> Bases:
+        """The factors as `stlsearch.ops` takes them."""
+        return Bases(self.U, self.V, self.W, self.tile, self.algorithm_id)
+
+    def to_algorithm(self) -> BilinearAlgorithm:
+        """The factors as they are now, as an algorithm for the registry; what they started from is its parent."""
+        U, V, W = (factor.detach().double().cpu().numpy() for factor in (self.U, self.V, self.W))
+        provenance = {"solver": "trained in a network", "learned": list(self.learn), "parents": [{"id": self.algorithm_id}]}
+        return BilinearAlgorithm.from_floats(Target.matmul(*self.tile), U, V, W, provenance=provenance)
+
+    def get_extra_state(self) -> Tensor:
+        """The id and the tile: the bytes of a JSON object, in a tensor so that safetensors can hold them too."""
+        return torch.tensor(list(json.dumps({"algorithm_id": self.algorithm_id, "tile": list(self.tile)}).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Check that a loaded state belongs to the same algorithm.
+
+        Raises:
+            InputError: it does not.
+        """
+        try:
+            saved = dict(json.loads(state.numpy(force=True).tobytes()))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"the state of a basis holds {type(state).__name__}, not the bytes of a JSON object") from error
+        for key, value in (("algorithm_id", self.algorithm_id), ("tile", list(self.tile))):
+            if saved.get(key) != value:
+                raise InputError(f"the state was saved for a basis of {key} {saved.get(key)}, not {value}")
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
+        if (extra := state_dict.get(f"{prefix}_extra_state")) is not None:
+            self.set_extra_state(extra)  # before any factor is overwritten
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        n, m, p = self.tile
+        return f"{n}x{m}x{p}, rank={self.rank}, algorithm={self.algorithm_id[:8]}, learn={self.learn!r}"
