@@ -30,14 +30,14 @@ def run(tmp_path, capsys):
 
 
 def test_search_finds_strassen_s_rank_and_records_how(run, tmp_path):
-    code, out, _ = run("search", "--tile", "2", "--target-rank", "7", "--seed", "1", "--json")
+    code, out, _ = run("search", "--tile", "2", "--target-rank", "7", "--seed", "1", "--walkers", "1", "--json")
     assert code == 0
     document = json.loads(out)
     assert document["reached"]
     assert document["algorithm"]["rank"] == 7
     stored = loads(Path(document["algorithm"]["path"]).read_text())
     assert stored.is_ternary
-    assert stored.provenance["command"] == "stlsearch search --tile 2x2x2 --target-rank 7 --seed 1"
+    assert stored.provenance["command"] == "stlsearch search --tile 2x2x2 --target-rank 7 --seed 1 --walkers 1"
 
 
 def test_search_that_ends_above_the_target_keeps_what_it_found_and_exits_1(run):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 import click
 
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands.options import (
     INTERRUPTED,
     CountType,
@@ -20,16 +22,18 @@ from stlsearch.commands.options import (
     uninterrupted,
 )
 from stlsearch.commands.summary import summary, table
+from stlsearch.constructions.expression import construct
 from stlsearch.constructions.simplify import simplify
 from stlsearch.errors import InputError
 from stlsearch.registry.store import Entry, Registry
+from stlsearch.search.flip_state import RINGS
 from stlsearch.search.flips import flip_search
 from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
 from stlsearch.targets import Target
 
 PROGRESS_SECONDS = 1.0
 METHODS = ("flips", "numeric")
-MAX_FLIPS, MAX_STARTS = 20_000_000, 100_000
+MAX_FLIPS, MAX_STARTS, PLATEAU = 1_000_000_000, 100_000, 50_000
 
 
 @click.command("search")
@@ -40,9 +44,12 @@ MAX_FLIPS, MAX_STARTS = 20_000_000, 100_000
 @click.option("--method", default="flips", show_default=True, help=f"{' or '.join(METHODS)}.")
 @seed_option("Seed of the walk, or of the starts.")
 @click.option("--max-flips", type=CountType("flips"), help=f"Budget of flips: pairs of terms tried.  [default: {MAX_FLIPS}]")
+@click.option("--walkers", type=CountType("walkers"), help="Of flips: walks side by side.  [default: one for each CPU]")
+@click.option("--plateau", type=CountType("flips"), help=f"Of flips: tries without a lower rank before a detour.  [default: {PLATEAU}]")
+@click.option("--start", help="Of flips: a formula as for construct, or a registered name.  [default: the standard algorithm]")
 @click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric: random starts.  [default: {MAX_STARTS}]")
 @click.option("--count", type=CountType("algorithms"), help="For numeric: stop after so many algorithms.  [default: 1]")
-@click.option("--ring", help=f"For numeric: {' or '.join(GRIDS)}.  [default: Z]")
+@click.option("--ring", help=f"{', '.join(RINGS)} for flips, {' or '.join(GRIDS)} for numeric.  [default: Z]")
 @registry_option()
 @json_option()
 def command(
@@ -51,6 +58,9 @@ def command(
     method: str,
     seed: int,
     max_flips: int | None,
+    walkers: int | None,
+    plateau: int | None,
+    start: str | None,
     max_starts: int | None,
     count: int | None,
     ring: str | None,
@@ -60,44 +70,74 @@ def command(
     """Search an exact algorithm, by flips from the standard algorithm or from random numeric starts.
 
     \b
-    stlsearch search --tile 2x3x3 --rank 15 --seed 1
+    stlsearch search --tile 3 --rank 23 --seed 1
+    stlsearch search --tile 4 --rank 47 --ring Z2 --max-flips 1000000000000
     stlsearch search --tile 3x3x4 --rank 29 --method numeric
 
-    flips walks over algorithms with coefficients -1, 0, 1 and keeps the lowest rank it meets. numeric fits algorithms of the
-    given rank, moves them to sparse ones, and rounds those. What is found is moved to a basis of lower amplification where
-    there is one, verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130. Exit code 1: the
-    budget ended before the goal.
+    flips walks over algorithms with coefficients -1, 0, 1 (over Z, or modulo 2 or 3) and keeps the lowest rank it meets. numeric
+    fits algorithms of the given rank, moves them to sparse ones, and rounds those. What is found over Z is moved to a basis of
+    lower amplification where there is one, verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130.
+    Exit code 1: the budget ended before the goal.
     """
     tile.check_rank(target_rank)
     if method not in METHODS:
         raise InputError(f"unknown method {method!r:.20}; valid: {', '.join(METHODS)}")
     for name, value, owner in (
         ("--max-flips", max_flips, "flips"),
+        ("--walkers", walkers, "flips"),
+        ("--plateau", plateau, "flips"),
+        ("--start", start, "flips"),
         ("--max-starts", max_starts, "numeric"),
         ("--count", count, "numeric"),
-        ("--ring", ring, "numeric"),
     ):
         if value is not None and owner != method:
             raise InputError(f"{name} belongs to --method {owner}, not to {method}")
     registry.check_writable()
     if method == "flips":
-        return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, registry, as_json)
+        first = None if start is None else construct(start, lambda name: registry.get(name).algorithm)
+        team = walkers or os.cpu_count() or 1
+        budget = (max_flips or MAX_FLIPS, plateau or PLATEAU)
+        return _flips(tile, target_rank, seed, *budget, team, ring or "Z", first, registry, as_json)
     return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
 
 
-def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, registry: Registry, as_json: bool) -> int:
+def _flips(
+    tile: Target,
+    target_rank: int,
+    seed: int,
+    max_flips: int,
+    plateau: int,
+    walkers: int,
+    ring: str,
+    start: BilinearAlgorithm | None,
+    registry: Registry,
+    as_json: bool,
+) -> int:
     watch = ProgressWatch()
 
     def told(flips: int, rank: int, lowest: int) -> bool:
         return watch(f"{flips} flips tried, rank {rank}, lowest {lowest}")
 
     with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
-        found = flip_search(tile, target_rank, seed, max_flips, told)
+        found = flip_search(
+            tile,
+            target_rank,
+            seed,
+            max_flips,
+            told,
+            ring=ring,
+            start=start,
+            walkers=walkers,
+            threads=os.cpu_count() or 1,
+            plateau=plateau,
+        )
         watch.close()
-        if found.rank == tile.trivial_rank and found.rank > target_rank:
+        if found.rank == (tile.trivial_rank if start is None else start.rank) and found.rank > target_rank:
             click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
             return INTERRUPTED if watch.interrupted else 1
-        algorithm = simplify(found).with_provenance(**{**found.provenance, "command": command_line()})
+        better = simplify(found) if found.is_real and tile.shape is not None else found
+        team = "" if "--walkers" in command_line() else f" --walkers {walkers}"  # the result depends on it, the default on the machine
+        algorithm = better.with_provenance(**{**found.provenance, "command": command_line() + team})
         registry.add(algorithm)
         entry = registry.get(algorithm.name)
     reached = algorithm.rank <= target_rank

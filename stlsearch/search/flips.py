@@ -1,191 +1,103 @@
-"""Flip graph search: a seeded random walk over exact algorithms with coefficients -1, 0, 1.
+"""Flip graph search: random walks over exact algorithms, from the standard one to those of low rank.
 
-Two terms that share a factor (up to sign) can trade: with e = +-1,
-
-    x (x) y1 (x) z1 + x (x) y2 (x) z2  =  x (x) (y1 + e y2) (x) z1 + x (x) y2 (x) (z2 - e z1),
-
-and likewise for every choice of the three modes. Such a flip keeps the sum, so every state of the
-walk is an exact algorithm over Z; one that would leave {-1, 0, 1} is refused. A factor that becomes
-zero drops its term, and two terms that share two factors merge: the rank falls. A walk that stays
-at one rank for long splits a pair into three terms (a "plus" transition) and walks on from there.
-
-Source: Kauers and Moosbauer, Flip graphs for matrix multiplication (2022); plus transitions: Arai,
-Ichikawa and Hukushima, Adaptive flip graph algorithm for matrix multiplication (2024). The ternary
-form over Z, without lifting from Z2, is the same identity with signs.
+Every state is an exact algorithm over the ring of the walk: Z2, Z3, or Z with coefficients -1, 0, 1. `stlsearch.search.flip_kernel` has
+the moves, compiled; here they are started, run side by side, and turned into algorithms. Sources: Kauers and Moosbauer (arXiv
+2212.01175), plus transitions by Arai, Ichikawa and Hukushima (arXiv 2312.16960); the ternary form over Z, without lifting, is the
+same identity with signs.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.classical import standard_terms
 from stlsearch.errors import InputError
+from stlsearch.exact import modulus_of
+from stlsearch.search.flip_state import FLIPS, HASH_BITS, MAX_TERMS, RANDOM, RANK, RINGS, WORDS, load, terms_of
+from stlsearch.search.flip_walk import flip, reduce_once, search, split
 from stlsearch.targets import Target
 
-MODES = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))  # (shared, added to, subtracted from)
-CHUNK = 10_000  # flips between two looks at the budget, the plateau and the callback
-PLUS_ATTEMPTS = 100  # of a plus transition: with dense terms most pairs would leave {-1, 0, 1}
-
-Vector = tuple[int, int]  # bit masks of the coefficients +1 and -1; the first exceeds the second in a normalised one
+MAX_ENTRIES = 64  # of a factor: bits of a mask
+SMALL = 128  # terms up to which a hash table of 2^9 places is enough
+ROUND = 4_000_000  # tries of every walker between two looks at all of them
+MIX = 0x9E3779B97F4A7C15
+Progress = Callable[[int, int, int], bool | None]
 
 
 class FlipWalk:
-    """A state of the walk: terms sign * u (x) v (x) w with ternary u, v, w kept as bit masks.
+    """One walker: a state, and the last state of lowest rank that it met.
 
     Args:
-        start: an exact algorithm with all coefficients -1, 0, 1.
-        seed: of the walk; the same start and seed give the same walk.
+        start: an exact algorithm whose coefficients are, or reduce to, those of the ring.
+        seed: of the walk; the same start and seed give the same walk on every machine.
+        ring: one of `RINGS`.
 
     Raises:
-        InputError: `start` is not exact over Z or not ternary.
+        InputError: another ring, a start that is not exact over it or not ternary over Z, too many terms or entries.
     """
 
-    def __init__(self, start: BilinearAlgorithm, seed: int) -> None:
-        if not start.is_ternary or start.ring != "Z":
-            raise InputError("a flip walk starts from an exact algorithm over Z with coefficients -1, 0, 1")
-        self.target = start.target
-        self.seed = seed
-        self.flips = 0
-        self._random = random.Random(seed).random
-        self._load([tuple(_pack(factor[row]) for factor in (start.U, start.V, start.W)) for row in range(start.rank)], [1] * start.rank)
+    def __init__(self, start: BilinearAlgorithm, seed: int, ring: str = "Z") -> None:
+        terms, signs = _packed(start, ring)
+        self.target, self.ring, self.seed = start.target, ring, seed
+        self._state = np.zeros(WORDS, dtype=np.uint64)
+        self._state[int(RANDOM)] = (seed * MIX + 0x632BE59BD9B4E019) % 2**64 or 1  # xorshift stays at 0
+        bits = 9 if len(terms) <= SMALL else HASH_BITS
+        load(self._state, terms, signs, np.uint64(RINGS[ring]), np.uint64(bits))
+        self._best = self._state.copy()
+        self.tries = self._since = 0
 
     @property
     def rank(self) -> int:
         """Terms of the present state."""
-        return len(self._signs)
+        return int(self._state[int(RANK)])
 
-    def snapshot(self) -> tuple[list[tuple[Vector, ...]], list[int]]:
-        """The present terms and their signs, to come back to with `restore`."""
-        return list(zip(*self._factors, strict=True)), list(self._signs)
+    @property
+    def lowest(self) -> int:
+        """Terms of the best state so far."""
+        return int(self._best[int(RANK)])
 
-    def restore(self, snapshot: tuple[list[tuple[Vector, ...]], list[int]]) -> None:
-        """Go back to an earlier state; the stream of random numbers goes on."""
-        self._load(*snapshot)
+    @property
+    def flips(self) -> int:
+        """Flips made; over Z fewer than tried."""
+        return int(self._state[int(FLIPS)])
 
-    def algorithm(self, **provenance: object) -> BilinearAlgorithm:
-        """The present state as a verified exact algorithm over Z."""
-        rows = [np.array([_unpack(x, d) for x in mode], dtype=np.int64) for mode, d in zip(self._factors, self.target.dims, strict=True)]
-        rows[2] = rows[2] * np.array(self._signs)[:, None]
-        return BilinearAlgorithm.from_exact(self.target, *rows, ring="Z", provenance=provenance)
-
-    def run(self, flips: int, stop_rank: int = 0) -> None:
-        """Walk until `flips` more pairs have been tried or the rank is at most `stop_rank`."""
-        draw, factors, signs = self._random, self._factors, self._signs
-        for done in range(flips):
-            rank = len(signs)
-            if rank <= stop_rank:
-                self.flips += done
-                return
-            first = int(draw() * rank)
-            shared, added, subtracted = MODES[int(draw() * 6)]
-            bucket = self._index[shared][factors[shared][first]]
-            if len(bucket) == 1:
-                continue
-            second = bucket[int(draw() * len(bucket))]
-            if second == first:
-                continue
-            sign = 1 if draw() < 0.5 else -1
-            y = _add(factors[added][first], factors[added][second], sign)
-            if y is None:
-                continue
-            z = _add(factors[subtracted][second], factors[subtracted][first], -sign * signs[first] * signs[second])
-            if z is None:
-                continue
-            self._replace(added, first, y)
-            self._replace(subtracted, second, z)
-            empty = [term for term, x in ((first, y), (second, z)) if not (x[0] or x[1])]
-            for term in sorted(empty, reverse=True):
-                self._remove(term)
-            if not empty and not self._merge(added, first):
-                self._merge(subtracted, second)
-        self.flips += flips
+    def run(self, tries: int, stop_rank: int = 0) -> int:
+        """Flip only: try that many flips, or until the rank is at most `stop_rank`; how many were tried."""
+        return int(flip(self._state, tries, np.uint64(stop_rank)))
 
     def plus(self) -> bool:
-        """Split a random pair of terms into three, raising the rank by one; False when a coefficient would not fit.
+        """Split a random pair of terms into three; False when no pair was found whose coefficients fit."""
+        return bool(split(self._state))
 
-        x1 y1 z1 + x2 y2 z2 = x1 (y1 + y2) z1 + x1 y2 (z2 - z1) + (x2 - x1) y2 z2, modes in random order.
-        """
-        first, second = int(self._random() * self.rank), int(self._random() * self.rank)
-        a, b, c = MODES[int(self._random() * 6)]
-        (x1, y1, z1), (x2, y2, z2) = ([self._factors[mode][term] for mode in (a, b, c)] for term in (first, second))
-        s1, s2 = self._signs[first], self._signs[second]
-        y, z, x = _add(y1, y2, 1), _add(z2, z1, -s1 * s2), _add(x2, x1, -1)
-        if first == second or any(new is None or new == (0, 0) for new in (x, y, z)):
-            return False
-        assert x is not None and y is not None and z is not None
-        self._replace(b, first, y)
-        self._replace(a, second, x)
-        middle: list[Vector] = [x1, x1, x1]
-        middle[b], middle[c] = y2, z
-        self._append(middle, s2)
-        return True
+    def reduce(self) -> bool:
+        """Give a term to others that share one of its factors, if another of its factors depends on theirs; whether one did."""
+        return bool(reduce_once(self._state))
 
-    def _load(self, terms: Sequence[Sequence[Vector]], signs: Sequence[int]) -> None:
-        self._signs: list[int] = []
-        self._factors: tuple[list[Vector], ...] = ([], [], [])
-        self._index: tuple[dict[Vector, list[int]], ...] = ({}, {}, {})  # by mode: factor -> the terms that hold it
-        for vectors, sign in zip(terms, signs, strict=True):
-            self._append(vectors, sign)
+    def search(self, tries: int, stop_rank: int, plateau: int, margin: int) -> None:
+        """Walk with plus transitions, see `flip_search`; without the interpreter's lock."""
+        arguments = (tries, plateau, np.uint64(margin), np.uint64(stop_rank), self._since)
+        made, self._since = search(self._state, self._best, *arguments)
+        self.tries += made
 
-    def _append(self, vectors: Sequence[Vector], sign: int) -> None:
-        term = len(self._signs)
-        self._signs.append(sign)
-        for mode, vector in enumerate(vectors):
-            self._factors[mode].append((0, 0))
-            self._index[mode].setdefault((0, 0), []).append(term)
-            self._replace(mode, term, vector)
+    def adopt(self, other: FlipWalk) -> None:
+        """Go on from another walker's best state, with random numbers of its own."""
+        random, flips = self._state[int(RANDOM)], self._state[int(FLIPS)]
+        self._state[:] = self._best[:] = other._best
+        self._state[int(RANDOM)], self._state[int(FLIPS)] = random, flips
+        self._since = 0
 
-    def _replace(self, mode: int, term: int, vector: Vector) -> None:
-        """Put `vector` into a term, its sign moved into the term's sign when -1 times it is the normal form."""
-        if vector[1] > vector[0]:
-            vector = (vector[1], vector[0])
-            self._signs[term] = -self._signs[term]
-        index, factors = self._index[mode], self._factors[mode]
-        old = factors[term]
-        bucket = index[old]
-        if len(bucket) == 1:
-            del index[old]
-        else:
-            bucket.remove(term)
-        factors[term] = vector
-        index.setdefault(vector, []).append(term)
-
-    def _remove(self, term: int) -> None:
-        last = len(self._signs) - 1
-        for factors, index in zip(self._factors, self._index, strict=True):
-            for gone in dict.fromkeys((term, last)):
-                index[factors[gone]].remove(gone)
-                if not index[factors[gone]]:
-                    del index[factors[gone]]
-            moved = factors.pop()
-            if term != last:  # the last term takes the free place
-                factors[term] = moved
-                index.setdefault(moved, []).append(term)
-        sign = self._signs.pop()
-        if term != last:
-            self._signs[term] = sign
-
-    def _merge(self, mode: int, term: int) -> bool:
-        """Add a term into another that shares its factor of `mode` and one more; True when the rank fell."""
-        factors = self._factors
-        for other in self._index[mode][factors[mode][term]]:
-            if other == term:
-                continue
-            for equal, free in (((mode + 1) % 3, (mode + 2) % 3), ((mode + 2) % 3, (mode + 1) % 3)):
-                if factors[equal][term] != factors[equal][other]:
-                    continue
-                total = _add(factors[free][other], factors[free][term], self._signs[term] * self._signs[other])
-                if total is None:
-                    continue
-                self._replace(free, other, total)
-                for gone in sorted((term, other) if total == (0, 0) else (term,), reverse=True):
-                    self._remove(gone)
-                return True
-        return False
+    def algorithm(self, *, best: bool = False, **provenance: object) -> BilinearAlgorithm:
+        """The present state, or the best one, as a verified exact algorithm over the ring."""
+        terms, signs = terms_of(self._best if best else self._state)
+        factors = [_unpacked(terms[:, mode], size) for mode, size in enumerate(self.target.dims)]
+        factors[2] = factors[2] * (1 - 2 * signs.astype(np.int64))[:, None]
+        if (prime := modulus_of(self.ring)) is not None:
+            factors = [factor % prime for factor in factors]
+        return BilinearAlgorithm.from_exact(self.target, *factors, ring=self.ring, provenance=provenance)
 
 
 def flip_search(
@@ -193,75 +105,91 @@ def flip_search(
     target_rank: int,
     seed: int = 0,
     max_flips: int = 10_000_000,
-    callback: Callable[[int, int, int], bool | None] | None = None,
+    callback: Progress | None = None,
     *,
+    ring: str = "Z",
     start: BilinearAlgorithm | None = None,
+    walkers: int = 1,
+    threads: int = 1,
     plateau: int = 50_000,
     margin: int = 2,
 ) -> BilinearAlgorithm:
     """Walk from `start` (default: the standard algorithm) until `target_rank` is reached, or the budget ends.
 
-    After `plateau` flips without a lower rank the walk makes a plus transition, up to `margin` above the
-    lowest rank seen; from there it returns to the last state of lowest rank. The same arguments give the
-    same result on every machine.
+    After `plateau` tries without a lower rank a walker makes a plus transition, up to `margin` above the lowest rank it has
+    seen; from there it returns to its last state of lowest rank. The same arguments give the same result on every machine, whatever
+    the number of threads.
 
     Args:
-        callback: called as callback(flips, rank, lowest rank) every 10000 flips; returning True ends the walk.
+        max_flips: budget of flips tried, by all walkers together.
+        callback: called as callback(flips tried, rank, lowest rank) of the best walker after every round; returning True ends it.
+        ring: Z (coefficients -1, 0, 1), Z2 or Z3.
+        walkers: walks with random numbers of their own, side by side; the first to reach the rank in a round wins.
+        threads: of the machine.
 
     Returns:
-        The algorithm of lowest rank seen, exact over Z and ternary; its rank may exceed `target_rank`.
+        The algorithm of lowest rank seen, exact over the ring; its rank may exceed `target_rank`.
 
     Raises:
-        InputError: `start` of another target, not ternary or not exact over Z, or budgets below 1.
+        InputError: `start` of another target or not over the ring, budgets below 1, or factors of more than 64 entries.
     """
-    if min(target_rank, max_flips, plateau) < 1 or margin < 0:
-        raise InputError("target_rank, max_flips and plateau must be at least 1, margin at least 0")
+    if min(target_rank, max_flips, plateau, walkers, threads) < 1 or margin < 0:
+        raise InputError("target_rank, max_flips, plateau, walkers and threads must be at least 1, margin at least 0")
     if start is not None and start.target != target:
         raise InputError(f"the start is an algorithm for {start.target.slug}, not {target.slug}")
-    walk = FlipWalk(start or standard_terms(target), seed)
-    best, best_rank, last_change, ended = walk.snapshot(), walk.rank, 0, "budget"
-    while walk.flips < max_flips:
-        before = walk.rank
-        walk.run(min(CHUNK, max_flips - walk.flips), target_rank)
-        if walk.rank < before:
-            last_change = walk.flips
-        if walk.rank <= best_rank:  # of equal rank too: it lies further from the start
-            best, best_rank = walk.snapshot(), walk.rank
-        if best_rank <= target_rank:
-            ended = "reached"
-            break
-        if callback is not None and callback(walk.flips, walk.rank, best_rank):
-            ended = "stopped"
-            break
-        if walk.flips - last_change >= plateau:
-            last_change = walk.flips
-            if walk.rank >= best_rank + margin:
-                walk.restore(best)
-            else:
-                any(walk.plus() for _ in range(PLUS_ATTEMPTS))
-    walk.restore(best)
+    first = start or standard_terms(target)
+    team = [FlipWalk(first, seed + MIX * number, ring) for number in range(walkers)]
+    ended = "reached" if team[0].lowest <= target_rank else "budget"
+    with ThreadPoolExecutor(min(threads, walkers)) as pool:
+        while ended != "reached" and (left := max_flips - sum(walker.tries for walker in team)) > 0:
+            tries = max(1, min(ROUND, left // walkers))
+            list(pool.map(lambda walker, tries=tries: walker.search(tries, target_rank, plateau, margin), team))
+            leader = min(team, key=lambda walker: walker.lowest)
+            if leader.lowest <= target_rank:
+                ended = "reached"
+            elif callback is not None and callback(sum(walker.tries for walker in team), leader.rank, leader.lowest):
+                ended = "stopped"
+                break
+    leader = min(team, key=lambda walker: walker.lowest)
     options = "" if start is None else ", start=..."
-    command = f"flip_search(Target.make({target.kind!r}, {dict(target.params)!r}), {target_rank}, seed={seed}, max_flips={max_flips}"
-    command += f"{options}, plateau={plateau}, margin={margin})"
-    provenance: dict[str, object] = {"search": "flip graph", "seed": seed, "flips": walk.flips, "ended": ended, "command": command}
+    command = f"flip_search(Target.make({target.kind!r}, {dict(target.params)!r}), {target_rank}, seed={seed}, max_flips={max_flips}, "
+    command += f"ring={ring!r}{options}, walkers={walkers}, plateau={plateau}, margin={margin})"
+    flips = sum(walker.tries for walker in team)
+    provenance: dict[str, object] = {"search": "flip graph", "seed": seed, "flips": flips, "ended": ended, "command": command}
     if start is not None:
         provenance["parents"] = [{"id": start.id, "name": start.name}]
-    return walk.algorithm(**provenance)
+    return leader.algorithm(best=True, **provenance)
 
 
-def _add(x: Vector, y: Vector, sign: int) -> Vector | None:
-    """x + sign y, None when a coefficient leaves {-1, 0, 1}."""
-    plus, minus = x
-    more, less = y if sign > 0 else (y[1], y[0])
-    if plus & more or minus & less:
-        return None
-    return (plus & ~less) | (more & ~minus), (minus & ~more) | (less & ~plus)
+def _packed(start: BilinearAlgorithm, ring: str) -> tuple[np.ndarray, np.ndarray]:
+    """Terms and signs of an algorithm as `flip_state.load` takes them."""
+    if ring not in RINGS:
+        raise InputError(f"a flip walk cannot be over {ring!r:.20}; valid: {', '.join(RINGS)}")
+    if ring not in start.valid_rings() or start.exact is None:
+        raise InputError(f"{start.name} is not exact over {ring}: valid over {', '.join(start.valid_rings()) or 'no exact ring'}")
+    if max(start.target.dims) > MAX_ENTRIES or start.rank > MAX_TERMS:
+        raise InputError(
+            f"flip walks hold up to {MAX_ENTRIES} entries of a factor and {MAX_TERMS} terms; "
+            f"{start.name} has {max(start.target.dims)} and {start.rank}"
+        )
+    prime = modulus_of(ring)
+    factors = []
+    for factor in start.exact:
+        values = factor.real
+        if prime is not None:
+            values = values * pow(factor.denominator, -1, prime) % prime
+            values = np.where(values == 2, -1, values)
+        factors.append(values)
+    if prime is None and not start.is_ternary:
+        raise InputError(f"a flip walk over Z needs coefficients -1, 0, 1; {start.name} has others")
+    if not all(factor.any(axis=1).all() for factor in factors):
+        raise InputError(f"{start.name} has a term that is zero over {ring}")
+    powers = np.uint64(1) << np.arange(MAX_ENTRIES, dtype=np.uint64)
+    masks = [[(factor == sign) @ powers[: factor.shape[1]] for sign in (1, -1)] for factor in factors]
+    return np.array(masks, dtype=np.uint64).transpose(2, 0, 1).copy(), np.zeros(start.rank, dtype=np.uint64)
 
 
-def _pack(row: np.ndarray) -> Vector:
-    values = row.tolist()
-    return sum(1 << i for i, value in enumerate(values) if value == 1), sum(1 << i for i, value in enumerate(values) if value == -1)
-
-
-def _unpack(vector: Vector, length: int) -> list[int]:
-    return [(vector[0] >> i & 1) - (vector[1] >> i & 1) for i in range(length)]
+def _unpacked(masks: np.ndarray, size: int) -> np.ndarray:
+    """Masks (r, 2) as coefficients (r, size)."""
+    bits = (masks[:, :, None] >> np.arange(size, dtype=np.uint64)) & np.uint64(1)
+    return bits[:, 0].astype(np.int64) - bits[:, 1].astype(np.int64)
