@@ -52,6 +52,29 @@ def test_a_hidden_reduction_lowers_the_rank_and_stays_exact(ring):
     assert found >= 3
 
 
+@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("fuse", [0, 1, 2, 9])
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_cyclic_states_are_exact_and_keep_their_symmetry(n, fuse, ring):
+    walk = FlipWalk(standard(n, n, n), n, ring, "cyclic", fuse)
+    for step in range(12):
+        walk.run(40 * step)
+        if step % 4 == 0:
+            walk.plus()
+        algorithm = walk.algorithm()
+        assert algorithm.rank == walk.rank
+        again = FlipWalk(algorithm, 0, ring, "cyclic")  # refused without the symmetry
+        assert again.rank == walk.rank
+    assert not walk.reduce()
+
+
+@pytest.mark.parametrize(("n", "rank", "ring"), [(2, 7, "Z"), (2, 7, "Z2"), (3, 23, "Z"), (3, 23, "Z2"), (4, 49, "Z2")])
+def test_cyclic_walks_find_known_ranks(n, rank, ring):
+    found = flip_search(Target.matmul(n, n, n), rank, ring=ring, symmetry="cyclic", walkers=2, max_flips=200_000_000)
+    assert found.rank == rank
+    FlipWalk(found, 0, ring, "cyclic")
+
+
 def test_nothing_to_reduce_or_to_split():
     walk = FlipWalk(definition(1, 1, 2), 0, "Z2")
     assert not walk.reduce()
@@ -122,6 +145,9 @@ def test_other_targets_work_too():
         (lambda target: flip_search(target, 7, start=strassen_mod_2()), "not exact over Z: valid over Z2"),
         (lambda target: flip_search(target, 7, start=noisy()), "valid over no exact ring"),
         (lambda target: flip_search(Target.matmul(9, 8, 1), 7), "up to 64 entries"),
+        (lambda target: flip_search(target, 7, symmetry="mirror"), "valid: none, cyclic"),
+        (lambda target: flip_search(Target.matmul(2, 2, 3), 7, symmetry="cyclic"), "square matrices, not for 2x2x3"),
+        (lambda target: FlipWalk(laderman(), 0, "Z", "cyclic"), "has no cyclic symmetry"),
         (lambda target: FlipWalk(toom(3, 3), 0), "not exact over Z"),
     ],
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 import click
 
-from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands.options import (
     INTERRUPTED,
     CountType,
@@ -27,13 +27,13 @@ from stlsearch.constructions.simplify import simplify
 from stlsearch.errors import InputError
 from stlsearch.registry.store import Entry, Registry
 from stlsearch.search.flip_state import RINGS
-from stlsearch.search.flips import flip_search
+from stlsearch.search.flips import SYMMETRIES, flip_search
 from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
 from stlsearch.targets import Target
 
 PROGRESS_SECONDS = 1.0
 METHODS = ("flips", "numeric")
-MAX_FLIPS, MAX_STARTS, PLATEAU = 1_000_000_000, 100_000, 50_000
+MAX_FLIPS, MAX_STARTS = 1_000_000_000, 100_000
 
 
 @click.command("search")
@@ -45,7 +45,10 @@ MAX_FLIPS, MAX_STARTS, PLATEAU = 1_000_000_000, 100_000, 50_000
 @seed_option("Seed of the walk, or of the starts.")
 @click.option("--max-flips", type=CountType("flips"), help=f"Budget of flips: pairs of terms tried.  [default: {MAX_FLIPS}]")
 @click.option("--walkers", type=CountType("walkers"), help="Of flips: walks side by side.  [default: one for each CPU]")
-@click.option("--plateau", type=CountType("flips"), help=f"Of flips: tries without a lower rank before a detour.  [default: {PLATEAU}]")
+@click.option("--symmetry", help=f"Of flips: {' or '.join(SYMMETRIES)}; cyclic for square products.  [default: none]")
+@click.option(
+    "--plateau", type=CountType("flips"), help="Of flips: tries without a lower rank before a detour.  [default: 50000; cyclic: 5000]"
+)
 @click.option("--start", help="Of flips: a formula as for construct, or a registered name.  [default: the standard algorithm]")
 @click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric: random starts.  [default: {MAX_STARTS}]")
 @click.option("--count", type=CountType("algorithms"), help="For numeric: stop after so many algorithms.  [default: 1]")
@@ -59,6 +62,7 @@ def command(
     seed: int,
     max_flips: int | None,
     walkers: int | None,
+    symmetry: str | None,
     plateau: int | None,
     start: str | None,
     max_starts: int | None,
@@ -71,6 +75,7 @@ def command(
 
     \b
     stlsearch search --tile 3 --rank 23 --seed 1
+    stlsearch search --tile 4 --rank 49 --symmetry cyclic
     stlsearch search --tile 4 --rank 47 --ring Z2 --max-flips 1000000000000
     stlsearch search --tile 3x3x4 --rank 29 --method numeric
 
@@ -85,6 +90,7 @@ def command(
     for name, value, owner in (
         ("--max-flips", max_flips, "flips"),
         ("--walkers", walkers, "flips"),
+        ("--symmetry", symmetry, "flips"),
         ("--plateau", plateau, "flips"),
         ("--start", start, "flips"),
         ("--max-starts", max_starts, "numeric"),
@@ -96,47 +102,27 @@ def command(
     if method == "flips":
         first = None if start is None else construct(start, lambda name: registry.get(name).algorithm)
         team = walkers or os.cpu_count() or 1
-        budget = (max_flips or MAX_FLIPS, plateau or PLATEAU)
-        return _flips(tile, target_rank, seed, *budget, team, ring or "Z", first, registry, as_json)
+        walks = {"ring": ring or "Z", "symmetry": symmetry or "none", "walkers": team, "plateau": plateau, "start": first}
+        return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
     return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
 
 
-def _flips(
-    tile: Target,
-    target_rank: int,
-    seed: int,
-    max_flips: int,
-    plateau: int,
-    walkers: int,
-    ring: str,
-    start: BilinearAlgorithm | None,
-    registry: Registry,
-    as_json: bool,
-) -> int:
+def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, walks: dict[str, Any], registry: Registry, as_json: bool) -> int:
     watch = ProgressWatch()
 
     def told(flips: int, rank: int, lowest: int) -> bool:
         return watch(f"{flips} flips tried, rank {rank}, lowest {lowest}")
 
     with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
-        found = flip_search(
-            tile,
-            target_rank,
-            seed,
-            max_flips,
-            told,
-            ring=ring,
-            start=start,
-            walkers=walkers,
-            threads=os.cpu_count() or 1,
-            plateau=plateau,
-        )
+        found = flip_search(tile, target_rank, seed, max_flips, told, threads=os.cpu_count() or 1, **walks)
         watch.close()
-        if found.rank == (tile.trivial_rank if start is None else start.rank) and found.rank > target_rank:
+        if found.rank == (walks["start"].rank if walks["start"] else tile.trivial_rank) and found.rank > target_rank:
             click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
             return INTERRUPTED if watch.interrupted else 1
         better = simplify(found) if found.is_real and tile.shape is not None else found
-        team = "" if "--walkers" in command_line() else f" --walkers {walkers}"  # the result depends on it, the default on the machine
+        team = (
+            "" if "--walkers" in command_line() else f" --walkers {walks['walkers']}"
+        )  # the result depends on it, the default on the machine
         algorithm = better.with_provenance(**{**found.provenance, "command": command_line() + team})
         registry.add(algorithm)
         entry = registry.get(algorithm.name)

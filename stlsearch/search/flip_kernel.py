@@ -8,6 +8,10 @@ and likewise for every choice of the three modes. Over the integers a flip that 
 modulo 3 every one is possible. A factor that becomes zero drops its term, terms that share two factors merge, and terms that
 share one factor while those of another mode are linearly dependent are one too many (Kauers and Moosbauer, arXiv 2212.01175). A
 plus transition splits two terms into three (Arai, Ichikawa and Hukushima, arXiv 2312.16960).
+
+In a cyclic state each term stands for its three rotations, and factors are shared across modes: a flip of two terms, one of them
+rotated so that the shared factors meet, is done to all rotations at once (Moosbauer and Poole, arXiv 2502.04514). Two rotations of one
+term cannot trade.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from stlsearch.search.flip_state import (
     LOW_HALF,
     MAX_TERMS,
     MINUS,
+    MODES,
     MODULO_2,
     NEXT,
     NONE,
@@ -39,21 +44,21 @@ from stlsearch.search.flip_state import (
     draw,
     equal,
     head_of,
+    kernel,
     put,
     record,
     remove,
     slot_of,
     write,
 )
-from stlsearch.solvers.kernels import compiled
 
-THIRTY_ONE = U(31)
+THIRTY_ONE, LOW_BITS = U(31), U(2**31 - 1)
 ATTEMPTS = 200  # at a plus transition: with dense terms most pairs would leave {-1, 0, 1}
 PIECE = 10_000  # tries between two looks at the rank
 LARGEST_BUCKET = 62  # terms of one factor that are searched for dependences: their combination is a mask
 
 
-@compiled()
+@kernel
 def combine(ring: Any, plus: Any, minus: Any, more: Any, less: Any) -> Any:
     """(plus, minus) + (more, less) in a ring, and whether it is possible."""
     if ring == MODULO_2:
@@ -66,7 +71,7 @@ def combine(ring: Any, plus: Any, minus: Any, more: Any, less: Any) -> Any:
     return ones, (minus & ~there) | (less & ~here) | (plus & more), True
 
 
-@compiled()
+@kernel
 def sum_of(state: Any, first: Any, second: Any, negative: Any) -> Any:
     """The factor of one slot plus that of another, or minus it, and whether that is possible."""
     a, b = record(first), record(second)
@@ -76,13 +81,13 @@ def sum_of(state: Any, first: Any, second: Any, negative: Any) -> Any:
     return combine(state[RING], state[a + PLUS], state[a + MINUS], more, less)
 
 
-@compiled()
+@kernel
 def sign_of(state: Any, term: Any) -> Any:
     """0 for a term that is added, 1 for one that is subtracted."""
     return state[record(slot_of(term, ZERO)) + SIGN]
 
 
-@compiled()
+@kernel
 def partner(state: Any, slot: Any, bits: Any) -> Any:
     """A slot drawn from the others of the same factor, by 31 random bits."""
     head = state[head_of(state, slot)]
@@ -103,32 +108,38 @@ def partner(state: Any, slot: Any, bits: Any) -> Any:
     return found
 
 
-@compiled()
+@kernel
+def turned(mode: Any, by: Any) -> Any:
+    """A mode and a number of modes further, both below 3."""
+    mode += by
+    return mode - THREE if mode >= THREE else mode
+
+
+@kernel
 def merge(state: Any, term: Any) -> Any:
     """Add a term into another that shares two factors with it; whether the rank fell."""
     for mode in (ZERO, ONE, TWO):
-        second = (mode + ONE) % THREE
-        free = THREE - mode - second
         slot = slot_of(term, mode)
         other = state[head_of(state, slot)]
         while other != NONE:
-            twin = other >> TWO
-            if other != slot and equal(state, other, slot) and equal(state, slot_of(twin, second), slot_of(term, second)):
-                place = slot_of(twin, free)
-                plus, minus, fits = sum_of(state, place, slot_of(term, free), sign_of(state, twin) ^ sign_of(state, term))
+            twin, place = other >> TWO, other & THREE
+            second = slot_of(twin, turned(place, ONE))
+            if twin != term and equal(state, other, slot) and equal(state, second, slot_of(term, turned(mode, ONE))):
+                free = slot_of(twin, turned(place, TWO))
+                plus, minus, fits = sum_of(state, free, slot_of(term, turned(mode, TWO)), sign_of(state, twin) ^ sign_of(state, term))
                 if fits:
                     if plus | minus == ZERO:
                         remove(state, max(twin, term))
                         remove(state, min(twin, term))
                     else:
-                        put(state, place, plus, minus)
+                        put(state, free, plus, minus)
                         remove(state, term)
                     return True
             other = state[record(other) + NEXT]
     return False
 
 
-@compiled()
+@kernel
 def walk(state: Any, tries: Any, stop: Any) -> Any:
     """Try that many random flips, or until the rank is at most `stop` or nothing can be flipped; how many were tried."""
     for done in range(tries):
@@ -138,18 +149,18 @@ def walk(state: Any, tries: Any, stop: Any) -> Any:
         bits = draw(state)
         slot = state[LISTED + (((bits >> HALF) * count) >> HALF)]
         low = bits & LOW_HALF
-        mode, term, other = slot & THREE, slot >> TWO, partner(state, slot, low >> ONE) >> TWO
-        added = mode + ONE + (low & ONE)
-        if added >= THREE:
-            added -= THREE
-        free = THREE - mode - added
+        shared = partner(state, slot, low >> ONE)
+        mode, term, place, other = slot & THREE, slot >> TWO, shared & THREE, shared >> TWO
+        if other == term:
+            continue
+        step = ONE + (low & ONE)
         negative = (bits >> HALF) & ONE
-        first, second = slot_of(term, added), slot_of(other, free)
-        y, y_minus, fits = sum_of(state, first, slot_of(other, added), negative)
+        first, second = slot_of(term, turned(mode, step)), slot_of(other, turned(place, THREE - step))
+        y, y_minus, fits = sum_of(state, first, slot_of(other, turned(place, step)), negative)
         if not fits:
             continue
         opposite = ONE ^ negative ^ sign_of(state, term) ^ sign_of(state, other)
-        z, z_minus, fits = sum_of(state, second, slot_of(term, free), opposite)
+        z, z_minus, fits = sum_of(state, second, slot_of(term, turned(mode, THREE - step)), opposite)
         if not fits:
             continue
         state[FLIPS] += ONE
@@ -168,7 +179,7 @@ def walk(state: Any, tries: Any, stop: Any) -> Any:
     return tries
 
 
-@compiled()
+@kernel
 def plus(state: Any) -> Any:
     """Split a random pair of terms into three, raising the rank by one; whether a pair was found.
 
@@ -182,17 +193,19 @@ def plus(state: Any) -> Any:
         one, two = ((bits >> HALF) * rank) >> HALF, ((bits & LOW_HALF) * rank) >> HALF
         bits = draw(state)
         a = ((bits >> HALF) * THREE) >> HALF
-        b = (a + ONE + (bits & ONE)) % THREE
-        c = THREE - a - b
+        step = ONE + (bits & ONE)
+        b, c = turned(a, step), turned(a, THREE - step)
+        other_a = a if state[MODES] != ZERO else (((bits >> ONE) & LOW_BITS) * THREE) >> THIRTY_ONE  # any rotation of the second
+        other_b, other_c = turned(other_a, step), turned(other_a, THREE - step)
         signs = sign_of(state, one) ^ sign_of(state, two)
-        y, y_minus, y_fits = sum_of(state, slot_of(one, b), slot_of(two, b), ZERO)
-        z, z_minus, z_fits = sum_of(state, slot_of(two, c), slot_of(one, c), ONE ^ signs)
-        x, x_minus, x_fits = sum_of(state, slot_of(two, a), slot_of(one, a), ONE)
+        y, y_minus, y_fits = sum_of(state, slot_of(one, b), slot_of(two, other_b), ZERO)
+        z, z_minus, z_fits = sum_of(state, slot_of(two, other_c), slot_of(one, c), ONE ^ signs)
+        x, x_minus, x_fits = sum_of(state, slot_of(two, other_a), slot_of(one, a), ONE)
         if one == two or not (x_fits and y_fits and z_fits):
             continue
         if x | x_minus == ZERO or y | y_minus == ZERO or z | z_minus == ZERO:
             continue
-        first, second = record(slot_of(one, a)), record(slot_of(two, b))
+        first, second = record(slot_of(one, a)), record(slot_of(two, other_b))
         x1, x1_minus = state[first + PLUS], state[first + MINUS]
         y2, y2_minus = state[second + PLUS], state[second + MINUS]
         term = append(state, sign_of(state, two))
@@ -200,7 +213,7 @@ def plus(state: Any) -> Any:
         write(state, slot_of(term, b), y2, y2_minus)
         write(state, slot_of(term, c), z, z_minus)
         put(state, slot_of(one, b), y, y_minus)
-        put(state, slot_of(two, a), x, x_minus)
+        put(state, slot_of(two, other_a), x, x_minus)
         if not merge(state, term) and not merge(state, one):
             merge(state, two)
         return True

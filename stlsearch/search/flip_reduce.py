@@ -33,18 +33,18 @@ from stlsearch.search.flip_state import (
     U,
     equal,
     head_of,
+    kernel,
     put,
     record,
     remove,
     slot_of,
 )
-from stlsearch.solvers.kernels import compiled
 
 LARGEST = 62  # terms of one factor that are looked at: their combination is a mask
 MODULO_3 = U(2)
 
 
-@compiled()
+@kernel
 def reduce(state: Any) -> Any:
     """Give one dependent term to the others of its factor; whether there was one."""
     for place in range(state[COUNT]):
@@ -60,7 +60,7 @@ def reduce(state: Any) -> Any:
     return False
 
 
-@compiled()
+@kernel
 def _reduce_bucket(state: Any, slot: Any, mode: Any) -> Any:
     """Look for a dependence of the factors of `mode` among all terms that share the factor of `slot`."""
     field = MODULO_2 if state[RING] == MODULO_2 else MODULO_3
@@ -97,7 +97,7 @@ def _reduce_bucket(state: Any, slot: Any, mode: Any) -> Any:
     return False
 
 
-@compiled()
+@kernel
 def _give_away(state: Any, members: Any, maker: Any, unmaker: Any, mode: Any, free: Any) -> Any:
     """Apply a dependence of `members` by the masks of its coefficients 1 and -1; whether that is possible in the ring."""
     if state[RING] == INTEGERS and not _holds(state, members, maker, unmaker, mode):
@@ -122,7 +122,7 @@ def _give_away(state: Any, members: Any, maker: Any, unmaker: Any, mode: Any, fr
     return True
 
 
-@compiled()
+@kernel
 def _settle(state: Any, mode: Any) -> None:
     """Drop terms whose factor of a mode became zero, and merge terms that came to share two."""
     term = state[RANK]
@@ -135,7 +135,7 @@ def _settle(state: Any, mode: Any) -> None:
         term = ZERO if merge(state, term) else term + ONE
 
 
-@compiled()
+@kernel
 def _holds(state: Any, members: Any, maker: Any, unmaker: Any, mode: Any) -> Any:
     """Whether a dependence modulo 3 holds over the integers: every bit's sum."""
     for bit in range(64):

@@ -14,11 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from stlsearch.solvers.kernels import compiled
+# Not kept on the disk: Numba would not notice when a file changes whose functions and constants another one compiled in.
+kernel: Any = njit(nogil=True)
 
 U = np.uint64
 MAX_TERMS = 1000
@@ -26,9 +27,11 @@ HASH_BITS = 11  # of the largest table; small walks use less of it, see `load`
 RINGS = {"Z2": 0, "Z": 1, "Z3": 2}
 """Coefficients a walk can keep: modulo 2, the integers -1, 0 and 1, modulo 3."""
 
-# The head of the array: numbers, then the table of hashes, the list of slots that can be flipped, and the records.
-RANK, COUNT, RANDOM, FLIPS, RING, SHIFT = (U(k) for k in range(6))
-HEADS = U(8)
+# The head of the array: numbers, masks of fixed terms, then the table of hashes, the list of slots that can be flipped, and the records.
+RANK, COUNT, RANDOM, FLIPS, RING, SHIFT, MODES, FIXED = (U(k) for k in range(8))
+MAX_FIXED = 64  # terms a (x) a (x) a of a cyclic state, which never move: their masks follow, and `FIXED` counts them
+FIXED_MASKS = U(8)
+HEADS = FIXED_MASKS + U(2 * MAX_FIXED)
 LISTED = HEADS + U(3 << HASH_BITS)
 RECORDS = LISTED + U(4 * MAX_TERMS)
 WORDS = int(RECORDS) + 8 * 4 * MAX_TERMS
@@ -56,34 +59,34 @@ def _address(typing_context: Any, array: Any) -> Any:
 words: Any = _address
 
 
-@compiled()
+@kernel
 def record(slot: Any) -> Any:
     """Where the record of a slot begins."""
     return RECORDS + (slot << THREE)
 
 
-@compiled()
+@kernel
 def slot_of(term: Any, mode: Any) -> Any:
     """The slot of a term's factor."""
     return (term << TWO) + mode
 
 
-@compiled()
+@kernel
 def head_of(state: Any, slot: Any) -> Any:
     """Where the chain of a slot's factor begins."""
     at = record(slot)
     mixed = state[at + PLUS] * SPREAD + state[at + MINUS] * SPREAD_MINUS
-    return HEADS + ((slot & THREE) << TABLE_BITS) + (mixed >> state[SHIFT])
+    return HEADS + ((slot & state[MODES]) << TABLE_BITS) + (mixed >> state[SHIFT])
 
 
-@compiled()
+@kernel
 def equal(state: Any, first: Any, second: Any) -> Any:
     """Whether two slots hold the same factor, signs apart."""
     a, b = record(first), record(second)
     return state[a + PLUS] == state[b + PLUS] and state[a + MINUS] == state[b + MINUS]
 
 
-@compiled()
+@kernel
 def draw(state: Any) -> Any:
     """64 random bits: Marsaglia's xorshift with a multiplication (xorshift64*)."""
     x = state[RANDOM]
@@ -94,7 +97,7 @@ def draw(state: Any) -> Any:
     return x * STAR
 
 
-@compiled()
+@kernel
 def _list(state: Any, slot: Any) -> None:
     place = state[COUNT]
     state[record(slot) + PLACE] = place
@@ -102,7 +105,7 @@ def _list(state: Any, slot: Any) -> None:
     state[COUNT] = place + ONE
 
 
-@compiled()
+@kernel
 def _unlist(state: Any, slot: Any) -> None:
     count = state[COUNT] - ONE
     last, place = state[LISTED + count], state[record(slot) + PLACE]
@@ -112,7 +115,7 @@ def _unlist(state: Any, slot: Any) -> None:
     state[COUNT] = count
 
 
-@compiled()
+@kernel
 def link(state: Any, slot: Any) -> Any:
     """Enter a slot into the chain of its factor; another slot that holds the same factor, or `NONE`."""
     head = head_of(state, slot)
@@ -133,7 +136,7 @@ def link(state: Any, slot: Any) -> Any:
     return other
 
 
-@compiled()
+@kernel
 def unlink(state: Any, slot: Any) -> None:
     """Take a slot out of the chain of its factor."""
     at = record(slot)
@@ -158,14 +161,14 @@ def unlink(state: Any, slot: Any) -> None:
     _unlist(state, left)  # alone now
 
 
-@compiled()
+@kernel
 def put(state: Any, slot: Any, plus: Any, minus: Any) -> Any:
     """Replace a slot's factor, its sign moved to the term; another slot that holds the same factor, or `NONE`."""
     unlink(state, slot)
     return write(state, slot, plus, minus)
 
 
-@compiled()
+@kernel
 def write(state: Any, slot: Any, plus: Any, minus: Any) -> Any:
     """`put` into a slot that is in no chain."""
     at = record(slot)
@@ -178,7 +181,7 @@ def write(state: Any, slot: Any, plus: Any, minus: Any) -> Any:
     return link(state, slot)
 
 
-@compiled()
+@kernel
 def remove(state: Any, term: Any) -> None:
     """Drop a term; the last one takes its place."""
     last = state[RANK] - ONE
@@ -196,7 +199,7 @@ def remove(state: Any, term: Any) -> None:
     state[RANK] = last
 
 
-@compiled()
+@kernel
 def append(state: Any, sign: Any) -> Any:
     """Room for one more term, whose three slots have to be written; its number."""
     term = state[RANK]
@@ -205,7 +208,7 @@ def append(state: Any, sign: Any) -> Any:
     return term
 
 
-@compiled()
+@kernel
 def copy(state: Any, other: Any) -> None:
     """Make one state what another is."""
     for word in range(LISTED + state[COUNT]):
@@ -214,11 +217,13 @@ def copy(state: Any, other: Any) -> None:
         other[word] = state[word]
 
 
-@compiled()
-def load(array: Any, terms: Any, signs: Any, ring: Any, bits: Any) -> None:
+@kernel
+def load(array: Any, terms: Any, signs: Any, ring: Any, cyclic: Any, bits: Any) -> None:
     """Fill a state with terms (r, 3, 2) of masks and their signs (r,), 1 for -1; random numbers and counts stay.
 
     Args:
+        cyclic: whether each term stands for its three rotations u (x) v (x) w, v (x) w (x) u, w (x) u (x) v: then equal factors are
+            chained across modes.
         bits: of the hash table in use, at most `HASH_BITS`: a small one stays in the first-level cache.
     """
     array[HEADS:LISTED] = NONE
@@ -226,6 +231,7 @@ def load(array: Any, terms: Any, signs: Any, ring: Any, bits: Any) -> None:
     array[COUNT] = ZERO
     array[RING] = ring
     array[SHIFT] = U(64) - bits
+    array[MODES] = ZERO if cyclic else THREE
     state = words(array)
     for row in range(len(terms)):
         term = append(state, signs[row])

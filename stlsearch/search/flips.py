@@ -17,10 +17,25 @@ from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.classical import standard_terms
 from stlsearch.errors import InputError
 from stlsearch.exact import modulus_of
-from stlsearch.search.flip_state import FLIPS, HASH_BITS, MAX_TERMS, RANDOM, RANK, RINGS, WORDS, load, terms_of
+from stlsearch.search.cyclic_orbits import expanded, fused, orbits
+from stlsearch.search.flip_state import (
+    FIXED,
+    FIXED_MASKS,
+    FLIPS,
+    HASH_BITS,
+    MAX_FIXED,
+    MAX_TERMS,
+    RANDOM,
+    RANK,
+    RINGS,
+    WORDS,
+    load,
+    terms_of,
+)
 from stlsearch.search.flip_walk import flip, reduce_once, search, split
 from stlsearch.targets import Target
 
+SYMMETRIES = ("none", "cyclic")
 MAX_ENTRIES = 64  # of a factor: bits of a mask
 SMALL = 128  # terms up to which a hash table of 2^9 places is enough
 ROUND = 4_000_000  # tries of every walker between two looks at all of them
@@ -35,30 +50,41 @@ class FlipWalk:
         start: an exact algorithm whose coefficients are, or reduce to, those of the ring.
         seed: of the walk; the same start and seed give the same walk on every machine.
         ring: one of `RINGS`.
+        symmetry: one of `SYMMETRIES`; with "cyclic" all moves are made to the three rotations of a term at once.
+        fuse: of a cyclic walk, how often two fixed terms are made one before it starts, see `cyclic_orbits.fused`.
 
     Raises:
-        InputError: another ring, a start that is not exact over it or not ternary over Z, too many terms or entries.
+        InputError: another ring or symmetry, a start that is not exact over it or not ternary over Z or without the symmetry, too many
+            terms or entries.
     """
 
-    def __init__(self, start: BilinearAlgorithm, seed: int, ring: str = "Z") -> None:
+    def __init__(self, start: BilinearAlgorithm, seed: int, ring: str = "Z", symmetry: str = "none", fuse: int = 0) -> None:
+        if symmetry not in SYMMETRIES:
+            raise InputError(f"unknown symmetry {symmetry!r:.20}; valid: {', '.join(SYMMETRIES)}")
         terms, signs = _packed(start, ring)
-        self.target, self.ring, self.seed = start.target, ring, seed
+        self.target, self.ring, self.seed, self.cyclic = start.target, ring, seed, symmetry == "cyclic"
         self._state = np.zeros(WORDS, dtype=np.uint64)
         self._state[int(RANDOM)] = (seed * MIX + 0x632BE59BD9B4E019) % 2**64 or 1  # xorshift stays at 0
+        if self.cyclic:
+            terms, signs, fixed = fused(*orbits(terms, signs, start.target, start.name), fuse)
+            if len(fixed) > MAX_FIXED:
+                raise InputError(f"{start.name} has {len(fixed)} terms that the rotation does not move; at most {MAX_FIXED} can be held")
+            self._state[int(FIXED)] = len(fixed)
+            self._fixed(self._state)[: len(fixed)] = fixed
         bits = 9 if len(terms) <= SMALL else HASH_BITS
-        load(self._state, terms, signs, np.uint64(RINGS[ring]), np.uint64(bits))
+        load(self._state, terms, signs, np.uint64(RINGS[ring]), self.cyclic, np.uint64(bits))
         self._best = self._state.copy()
         self.tries = self._since = 0
 
     @property
     def rank(self) -> int:
         """Terms of the present state."""
-        return int(self._state[int(RANK)])
+        return self._rank(self._state)
 
     @property
     def lowest(self) -> int:
         """Terms of the best state so far."""
-        return int(self._best[int(RANK)])
+        return self._rank(self._best)
 
     @property
     def flips(self) -> int:
@@ -66,7 +92,7 @@ class FlipWalk:
         return int(self._state[int(FLIPS)])
 
     def run(self, tries: int, stop_rank: int = 0) -> int:
-        """Flip only: try that many flips, or until the rank is at most `stop_rank`; how many were tried."""
+        """Flip only: try that many flips, or until at most `stop_rank` terms (orbits, if cyclic) are left; how many were tried."""
         return int(flip(self._state, tries, np.uint64(stop_rank)))
 
     def plus(self) -> bool:
@@ -74,7 +100,12 @@ class FlipWalk:
         return bool(split(self._state))
 
     def reduce(self) -> bool:
-        """Give a term to others that share one of its factors, if another of its factors depends on theirs; whether one did."""
+        """Give a term to others that share one of its factors, if another of its factors depends on theirs; whether one did.
+
+        Not for cyclic walks, whose terms share factors across modes.
+        """
+        if self.cyclic:
+            return False
         return bool(reduce_once(self._state))
 
     def search(self, tries: int, stop_rank: int, plateau: int, margin: int) -> None:
@@ -90,9 +121,22 @@ class FlipWalk:
         self._state[int(RANDOM)], self._state[int(FLIPS)] = random, flips
         self._since = 0
 
+    def _rank(self, state: np.ndarray) -> int:
+        terms = int(state[int(RANK)])
+        return 3 * terms + int(state[int(FIXED)]) if self.cyclic else terms
+
+    @staticmethod
+    def _fixed(state: np.ndarray) -> np.ndarray:
+        """The masks (MAX_FIXED, 2) of fixed terms, a view."""
+        return state[int(FIXED_MASKS) :][: 2 * MAX_FIXED].reshape(MAX_FIXED, 2)
+
     def algorithm(self, *, best: bool = False, **provenance: object) -> BilinearAlgorithm:
         """The present state, or the best one, as a verified exact algorithm over the ring."""
-        terms, signs = terms_of(self._best if best else self._state)
+        state = self._best if best else self._state
+        terms, signs = terms_of(state)
+        if self.cyclic:
+            assert self.target.shape is not None
+            terms, signs = expanded(terms, signs, self._fixed(state)[: int(state[int(FIXED)])], self.target.shape[0])
         factors = [_unpacked(terms[:, mode], size) for mode, size in enumerate(self.target.dims)]
         factors[2] = factors[2] * (1 - 2 * signs.astype(np.int64))[:, None]
         if (prime := modulus_of(self.ring)) is not None:
@@ -108,22 +152,25 @@ def flip_search(
     callback: Progress | None = None,
     *,
     ring: str = "Z",
+    symmetry: str = "none",
     start: BilinearAlgorithm | None = None,
     walkers: int = 1,
     threads: int = 1,
-    plateau: int = 50_000,
-    margin: int = 2,
+    plateau: int | None = None,
+    margin: int | None = None,
 ) -> BilinearAlgorithm:
     """Walk from `start` (default: the standard algorithm) until `target_rank` is reached, or the budget ends.
 
     After `plateau` tries without a lower rank a walker makes a plus transition, up to `margin` above the lowest rank it has
-    seen; from there it returns to its last state of lowest rank. The same arguments give the same result on every machine, whatever
-    the number of threads.
+    seen (50000 and 2 by default, 5000 and 6 of a cyclic walk); from there it returns to its last state of lowest rank. The same
+    arguments give the same result on every machine, whatever the number of threads.
 
     Args:
         max_flips: budget of flips tried, by all walkers together.
         callback: called as callback(flips tried, rank, lowest rank) of the best walker after every round; returning True ends it.
         ring: Z (coefficients -1, 0, 1), Z2 or Z3.
+        symmetry: "cyclic" keeps u (x) v (x) w -> v (x) w (x) u of square products, which lowers ranks by three at a time;
+            the first walker starts with one fixed term, the second with two, and so on up to n.
         walkers: walks with random numbers of their own, side by side; the first to reach the rank in a round wins.
         threads: of the machine.
 
@@ -133,12 +180,15 @@ def flip_search(
     Raises:
         InputError: `start` of another target or not over the ring, budgets below 1, or factors of more than 64 entries.
     """
+    plateau = (5_000 if symmetry == "cyclic" else 50_000) if plateau is None else plateau
+    margin = (6 if symmetry == "cyclic" else 2) if margin is None else margin
     if min(target_rank, max_flips, plateau, walkers, threads) < 1 or margin < 0:
         raise InputError("target_rank, max_flips, plateau, walkers and threads must be at least 1, margin at least 0")
     if start is not None and start.target != target:
         raise InputError(f"the start is an algorithm for {start.target.slug}, not {target.slug}")
     first = start or standard_terms(target)
-    team = [FlipWalk(first, seed + MIX * number, ring) for number in range(walkers)]
+    fixed = target.shape[0] if target.shape and symmetry == "cyclic" else 1
+    team = [FlipWalk(first, seed + MIX * number, ring, symmetry, fixed - 1 - number % fixed) for number in range(walkers)]
     ended = "reached" if team[0].lowest <= target_rank else "budget"
     with ThreadPoolExecutor(min(threads, walkers)) as pool:
         while ended != "reached" and (left := max_flips - sum(walker.tries for walker in team)) > 0:
@@ -153,7 +203,7 @@ def flip_search(
     leader = min(team, key=lambda walker: walker.lowest)
     options = "" if start is None else ", start=..."
     command = f"flip_search(Target.make({target.kind!r}, {dict(target.params)!r}), {target_rank}, seed={seed}, max_flips={max_flips}, "
-    command += f"ring={ring!r}{options}, walkers={walkers}, plateau={plateau}, margin={margin})"
+    command += f"ring={ring!r}, symmetry={symmetry!r}{options}, walkers={walkers}, plateau={plateau}, margin={margin})"
     flips = sum(walker.tries for walker in team)
     provenance: dict[str, object] = {"search": "flip graph", "seed": seed, "flips": flips, "ended": ended, "command": command}
     if start is not None:
