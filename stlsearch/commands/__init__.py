@@ -30,6 +30,8 @@ COMMANDS = {
     "best": "Name the best registered algorithm of a tile and rank.",
     "evaluate": "Measure error, cost and wall clock of an algorithm as an operator.",
     "bench": "Measure the operator's speed beside torch.matmul and the roofline's ideal.",
+    "convert": "Replace a model's layers by Strassen-Tile ones.",
+    "count": "Count a model's multiply-accumulates and parameters, dense and converted.",
     "export": "Write an algorithm as JSON, npz, safetensors, Python or LaTeX.",
     "import": "Add an algorithm from a file to the registry.",
     "rm": "Remove an algorithm from the user's registry.",

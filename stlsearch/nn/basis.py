@@ -27,7 +27,8 @@ class Basis(torch.nn.Module):
         learn: one of `LEARNABLE`.
 
     Attributes:
-        algorithm_id: `BilinearAlgorithm.id` of the algorithm.
+        algorithm: where the factors come from; `to_algorithm` is what learned ones have become.
+        algorithm_id: its `BilinearAlgorithm.id`.
         tile: (n, m, p).
         channels: (K,) the order of channels that the algorithm was fitted to, or None.
         exact: whether the product is exact: the algorithm is, and nothing is learned.
@@ -63,13 +64,12 @@ class Basis(torch.nn.Module):
             else:
                 self.register_buffer(name, factor)
         self.learn, self.tile, self.algorithm_id = learn, bases.shape, bases.algorithm_id
-        self.channels = None if bases.channels is None else tuple(bases.channels.tolist())
+        order = None if algorithm.metric is None else algorithm.metric.channels
+        self.channels = None if order is None else tuple(order.tolist())
         self.exact = algorithm.is_exact and not learn
-        squares = [factor.square().sum(1) for factor in (bases.U.double(), bases.V.double(), bases.W.double())]
-        size = bases.shape[0] * bases.shape[1] * bases.shape[2]
-        self.amplification = float((squares[0] * squares[1] * squares[2]).sum() / size)
-        grams = [factor.double() @ factor.double().T for factor in (bases.U, bases.V, bases.W)]
-        self.energy = float((grams[0] * grams[1] * grams[2]).sum() / size)
+        self.algorithm, self.amplification = algorithm, algorithm.amplification
+        grams = [factor @ factor.T for factor in (algorithm.U, algorithm.V, algorithm.W)]
+        self.energy = float((grams[0] * grams[1] * grams[2]).sum() / algorithm.target.norm_sq)
 
     @property
     def rank(self) -> int:
