@@ -111,6 +111,14 @@ def test_the_budget_and_the_callback_end_it():
     assert (stopped.provenance["ended"], stopped.provenance["flips"]) == ("stopped", 4_000_000)
 
 
+def test_a_walker_that_gains_nothing_begins_anew_and_the_best_is_kept():
+    """From <2,2,2;8> with two fixed terms nothing below 8 can be reached, and a fresh walk stands at 8 again."""
+    found = flip_search(Target.matmul(2, 2, 2), 5, symmetry="cyclic", max_flips=30_000_000, patience=4_000_000)
+    assert (found.rank, found.provenance["ended"], found.provenance["flips"]) == (8, "budget", 30_000_000)
+    found = flip_search(Target.matmul(3, 3, 3), 22, max_flips=20_000_000, patience=4_000_000)
+    assert found.rank == 23
+
+
 def test_starts_from_a_given_algorithm():
     found = flip_search(Target.matmul(2, 2, 2), 7, start=strassen())
     assert (found.rank, found.provenance["flips"]) == (7, 0)

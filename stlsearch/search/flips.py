@@ -74,7 +74,7 @@ class FlipWalk:
         bits = 9 if len(terms) <= SMALL else HASH_BITS
         load(self._state, terms, signs, np.uint64(RINGS[ring]), self.cyclic, np.uint64(bits))
         self._best = self._state.copy()
-        self.tries = self._since = 0
+        self.tries = self.improved = self._since = 0
 
     @property
     def rank(self) -> int:
@@ -111,8 +111,11 @@ class FlipWalk:
     def search(self, tries: int, stop_rank: int, plateau: int, margin: int) -> None:
         """Walk with plus transitions, see `flip_search`; without the interpreter's lock."""
         arguments = (tries, plateau, np.uint64(margin), np.uint64(stop_rank), self._since)
+        before = self.lowest
         made, self._since = search(self._state, self._best, *arguments)
         self.tries += made
+        if self.lowest < before:
+            self.improved = self.tries  # how many had been made when the lowest rank fell last
 
     def adopt(self, other: FlipWalk) -> None:
         """Go on from another walker's best state, with random numbers of its own."""
@@ -158,19 +161,21 @@ def flip_search(
     threads: int = 1,
     plateau: int | None = None,
     margin: int | None = None,
+    patience: int | None = None,
 ) -> BilinearAlgorithm:
     """Walk from `start` (default: the standard algorithm) until `target_rank` is reached, or the budget ends.
 
     After `plateau` tries without a lower rank a walker makes a plus transition, up to `margin` above the lowest rank it has
-    seen (50000 and 2 by default, 5000 and 6 of a cyclic walk); from there it returns to its last state of lowest rank. The same
-    arguments give the same result on every machine, whatever the number of threads.
+    seen (50000 and 2 by default, 5000 and 6 of a cyclic walk); from there it returns to its last state of lowest rank. After
+    `patience` tries (1e9, cyclic 2e7) without a lower one it begins anew, with other random numbers. The same arguments give the
+    same result on every machine, whatever the number of threads.
 
     Args:
         max_flips: budget of flips tried, by all walkers together.
         callback: called as callback(flips tried, rank, lowest rank) of the best walker after every round; returning True ends it.
         ring: Z (coefficients -1, 0, 1), Z2 or Z3.
         symmetry: "cyclic" keeps u (x) v (x) w -> v (x) w (x) u of square products, which lowers ranks by three at a time;
-            the first walker starts with one fixed term, the second with two, and so on up to n.
+            walkers start with as few fixed terms as can lead to the rank, see `cyclic_orbits.fused`.
         walkers: walks with random numbers of their own, side by side; the first to reach the rank in a round wins.
         threads: of the machine.
 
@@ -182,33 +187,47 @@ def flip_search(
     """
     plateau = (5_000 if symmetry == "cyclic" else 50_000) if plateau is None else plateau
     margin = (6 if symmetry == "cyclic" else 2) if margin is None else margin
-    if min(target_rank, max_flips, plateau, walkers, threads) < 1 or margin < 0:
-        raise InputError("target_rank, max_flips, plateau, walkers and threads must be at least 1, margin at least 0")
+    patience = (20_000_000 if symmetry == "cyclic" else 1_000_000_000) if patience is None else patience
+    if min(target_rank, max_flips, plateau, patience, walkers, threads) < 1 or margin < 0:
+        raise InputError("target_rank, max_flips, plateau, patience, walkers and threads must be at least 1, margin at least 0")
     if start is not None and start.target != target:
         raise InputError(f"the start is an algorithm for {start.target.slug}, not {target.slug}")
     first = start or standard_terms(target)
-    fixed = target.shape[0] if target.shape and symmetry == "cyclic" else 1
-    team = [FlipWalk(first, seed + MIX * number, ring, symmetry, fixed - 1 - number % fixed) for number in range(walkers)]
-    ended = "reached" if team[0].lowest <= target_rank else "budget"
+    # Ranks of cyclic walks are three times their orbits and the fixed terms: as few of those as lead to the rank.
+    sizes = range(1, target.shape[0] + 1) if target.shape and symmetry == "cyclic" else ()
+    fixed = next((size for size in sizes if (target_rank - size) % 3 == 0), 1)
+    fuse = len(sizes) - fixed if sizes else 0
+
+    def walker(number: int) -> FlipWalk:
+        return FlipWalk(first, seed + MIX * number, ring, symmetry, fuse)
+
+    team, begun = [walker(number) for number in range(walkers)], walkers
+    best, ended = team[0], "budget"
     with ThreadPoolExecutor(min(threads, walkers)) as pool:
-        while ended != "reached" and (left := max_flips - sum(walker.tries for walker in team)) > 0:
+        while best.lowest > target_rank and (left := max_flips - sum(each.tries for each in team)) > 0:
             tries = max(1, min(ROUND, left // walkers))
-            list(pool.map(lambda walker, tries=tries: walker.search(tries, target_rank, plateau, margin), team))
-            leader = min(team, key=lambda walker: walker.lowest)
-            if leader.lowest <= target_rank:
-                ended = "reached"
-            elif callback is not None and callback(sum(walker.tries for walker in team), leader.rank, leader.lowest):
+            list(pool.map(lambda each, tries=tries: each.search(tries, target_rank, plateau, margin), team))
+            leader = min(team, key=lambda each: each.lowest)
+            best = min(best, leader, key=lambda each: each.lowest)
+            if best.lowest <= target_rank:
+                break
+            if callback is not None and callback(sum(each.tries for each in team), leader.rank, best.lowest):
                 ended = "stopped"
                 break
-    leader = min(team, key=lambda walker: walker.lowest)
+            for place, each in enumerate(team):
+                if each.tries - each.improved >= patience:
+                    team[place] = walker(begun)
+                    team[place].tries = team[place].improved = each.tries
+                    begun += 1
+    ended = "reached" if best.lowest <= target_rank else ended
     options = "" if start is None else ", start=..."
     command = f"flip_search(Target.make({target.kind!r}, {dict(target.params)!r}), {target_rank}, seed={seed}, max_flips={max_flips}, "
-    command += f"ring={ring!r}, symmetry={symmetry!r}{options}, walkers={walkers}, plateau={plateau}, margin={margin})"
-    flips = sum(walker.tries for walker in team)
+    command += f"ring={ring!r}, symmetry={symmetry!r}{options}, walkers={walkers}, plateau={plateau}, margin={margin}, patience={patience})"
+    flips = sum(each.tries for each in team)
     provenance: dict[str, object] = {"search": "flip graph", "seed": seed, "flips": flips, "ended": ended, "command": command}
     if start is not None:
         provenance["parents"] = [{"id": start.id, "name": start.name}]
-    return leader.algorithm(best=True, **provenance)
+    return best.algorithm(best=True, **provenance)
 
 
 def _packed(start: BilinearAlgorithm, ring: str) -> tuple[np.ndarray, np.ndarray]:
