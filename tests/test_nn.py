@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.metric import Metric
-from stlsearch.nn import Basis, STLConv2d, STLLinear, parameter_groups, precondition
+from stlsearch.nn import Basis, STLConv2d, STLLinear, parameter_groups, precondition, steady_rate
 from stlsearch.ops import Layout, encode_weights, stl_matmul
 from stlsearch.registry.store import open_registry
 from stlsearch.targets import Target
@@ -241,10 +241,20 @@ def test_groups_of_parameters_hold_each_trained_one_once(inexact: BilinearAlgori
     groups = parameter_groups(model, 1e-3, decay=0.1, encoded=2.0, bases=0.5)
     found = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     assert set(found) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert found[id(model[1].encoded.tensor)] == (2e-3, 0.1)
+    assert found[id(model[1].encoded.tensor)] == (pytest.approx(2e-3 * steady_rate(model[1].basis)), 0.1)
     assert found[id(model[1].basis.U)] == (5e-4, 0.0)
     assert found[id(model[0].weight)] == (1e-3, 0.1)
     assert found[id(model[1].bias)] == found[id(model[2].weight)] == (1e-3, 0.0)
+
+
+@pytest.mark.parametrize("rank", [16, 24, 49])
+def test_a_step_at_the_steady_rate_moves_the_output_as_a_dense_step_does(rank: int) -> None:
+    """All values by +- eta at random: Var = K eta^2 for white inputs."""
+    torch.manual_seed(rank)
+    layer = STLLinear(256, 256, open_registry().best(Target.matmul(4, 4, 4), rank=rank).algorithm, bias=False)
+    with torch.no_grad():
+        layer.encoded.tensor.copy_(steady_rate(layer.basis) * torch.randn_like(layer.encoded.tensor).sign())
+    assert layer(torch.randn(16, 64, 256)).var().item() == pytest.approx(256, rel=0.1)
 
 
 def test_training_lowers_the_loss_for_every_way_of_learning(inexact: BilinearAlgorithm) -> None:

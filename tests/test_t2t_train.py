@@ -131,7 +131,7 @@ def test_a_folder_of_images_trains_by_the_whole_recipe(train, capsys, pictures, 
     assert one["macs"]["head"] == 64 * 2
     settings = json.loads((tmp_path / "one" / "config.json").read_text())["settings"]
     recipe = ("rate", "weight_decay", "drop_path", "randaugment", "mixup", "cutmix", "smoothing", "erase", "average")
-    assert [settings[name] for name in recipe] == [1e-3, 0.03, 0.1, 9, 0.8, 1, 0.1, 0.25, 0.99996]
+    assert [settings[name] for name in recipe] == [1e-3, 0.03, 0.1, 9, 0.8, 1, 0.1, 0, 0.99996]
     (pictures / "train" / "dark" / "0.png").write_bytes(b"no picture")
     for workers in (0, 1):
         code, _, said = run(train, capsys, *options, "--workers", workers, "--out", tmp_path / "three", "--restart")

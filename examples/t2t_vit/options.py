@@ -14,7 +14,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch": 512,
         "rate": 1e-3,
         "rate_encoded": 1.0,
-        "rate_bases": 0.1,
+        "rate_bases": 0.3,
         "weight_decay": 0.03,
         "drop_path": 0.1,
         "randaugment": 9.0,
@@ -32,8 +32,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 3,
         "batch": 100,
         "rate": 3e-3,
-        "rate_encoded": 0.1,
-        "rate_bases": 0.1,
+        "rate_encoded": 1.0,
+        "rate_bases": 0.3,
         "weight_decay": 0.03,
         "drop_path": 0.0,
         "randaugment": 0.0,
@@ -95,7 +95,7 @@ def parse(arguments: list[str] | None, description: str | None) -> argparse.Name
     setting("--warmup", _positive, "epochs of linear warm-up among them")
     setting("--batch", _count, "images a step, over all processes")
     setting("--rate", _positive, "peak learning rate of AdamW; falls to a hundredth")
-    setting("--rate-encoded", _positive, "rate of encoded weights as a multiple of --rate")
+    setting("--rate-encoded", _positive, "rate of encoded weights as a multiple of --rate and of the basis' steady rate")
     setting("--rate-bases", _positive, "rate of learned bases as a multiple of --rate")
     setting("--weight-decay", _positive, "of matrices; biases, norms and bases have none")
     setting("--drop-path", _probability, "probability of skipping a branch of the last block")

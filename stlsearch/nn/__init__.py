@@ -9,7 +9,7 @@ from stlsearch.nn.export import export_onnx
 from stlsearch.nn.folder import load, save
 from stlsearch.nn.linear import STLLinear
 from stlsearch.nn.plan import LayerPlan, Plan
-from stlsearch.nn.rates import parameter_groups, precondition
+from stlsearch.nn.rates import parameter_groups, precondition, steady_rate
 from stlsearch.nn.survey import DEFAULT_EXCLUDE, plan
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "plan",
     "precondition",
     "save",
+    "steady_rate",
 ]
