@@ -12,3 +12,9 @@ def _one_thread():
 def _own_home(tmp_path_factory, monkeypatch):
     """No test reads or writes the registry of whoever runs it."""
     monkeypatch.setenv("STLSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch):
+    """The matrices of the tests are small, and would not get to the kernels."""
+    monkeypatch.setattr("stlsearch.ops.product.SMALL", 0)

@@ -25,6 +25,11 @@ CHUNK_BYTES = 1 << 27
 cleared by the system anew in every call."""
 
 
+SMALL = 1 << 20
+"""Encoded activations and products, in values, up to which a CPU is faster with PyTorch's own operators: two to four times where the
+fixed cost of a call is all there is, even at this size. See benchmarks/small.py."""
+
+
 def product(
     matrix: Tensor,
     encoder: Tensor,
@@ -49,9 +54,19 @@ def product(
     Returns:
         (batch, R, N).
     """
-    if transformed():
+    if transformed() or (not chunk and _is_small(matrix, weight, tile[0])):
         return _composed(matrix, encoder, weight, decoder, tile, columns, blocks)
     return _product(matrix, encoder, weight, decoder, *tile, columns, *blocks, chunk)
+
+
+def _is_small(matrix: Tensor, weight: Tensor, height: int) -> bool:
+    """Whether PyTorch's own operators, and their gradients, are the faster way. Graphs and counters of operators see one node always."""
+    if matrix.device.type != "cpu" or matrix.dtype not in (torch.float32, torch.float64):
+        return False
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    rank, inner, columns = weight.shape
+    return rank * -(-matrix.shape[0] * matrix.shape[1] // height) * (inner + columns) <= SMALL
 
 
 @torch.library.custom_op("stlsearch::product", mutates_args=())
