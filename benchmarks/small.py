@@ -2,7 +2,8 @@
 
     python benchmarks/small.py
 
-Lower quartiles of interleaved calls in microseconds, float32, rank 24, weights encoded beforehand; backward is forward and all gradients but the bases'.
+Lower quartiles of interleaved calls in microseconds, float32, rank 24, weights encoded beforehand; backward is
+forward with all gradients but those of the bases.
 """
 
 from __future__ import annotations
