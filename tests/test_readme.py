@@ -15,8 +15,18 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs_as_written():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_network_example_runs_as_written(capsys):
+    code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[0]
+    assert len(code.strip().splitlines()) <= 8
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(code, names)  # our own README
+    assert [type(module).__name__ for module in names["model"]] == ["STLLinear", "GELU", "STLLinear"]
+    assert "113.2M" in capsys.readouterr().out
+
+
+def test_the_operator_example_runs_as_written():
+    code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
     assert len(code.strip().splitlines()) <= 8
     names: dict = {}
     exec(code, names)  # our own README

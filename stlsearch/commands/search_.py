@@ -47,7 +47,12 @@ MAX_FLIPS, MAX_STARTS = 1_000_000_000, 100_000
 @click.option("--walkers", type=CountType("walkers"), help="Of flips: walks side by side.  [default: one for each CPU]")
 @click.option("--symmetry", help=f"Of flips: {' or '.join(SYMMETRIES)}; cyclic for square products.  [default: none]")
 @click.option(
-    "--plateau", type=CountType("flips"), help="Of flips: tries without a lower rank before a detour.  [default: 50000; cyclic: 5000]"
+    "--plateau", type=CountType("flips"), help="Of flips: tries without a lower rank before a detour.  [default: 500; cyclic: 5000]"
+)
+@click.option(
+    "--patience",
+    type=CountType("flips"),
+    help="Of flips: tries without a lower rank before a walk begins anew.  [default: 5e7; cyclic: 2e7]",
 )
 @click.option("--start", help="Of flips: a formula as for construct, or a registered name.  [default: the standard algorithm]")
 @click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric: random starts.  [default: {MAX_STARTS}]")
@@ -64,6 +69,7 @@ def command(
     walkers: int | None,
     symmetry: str | None,
     plateau: int | None,
+    patience: int | None,
     start: str | None,
     max_starts: int | None,
     count: int | None,
@@ -92,6 +98,7 @@ def command(
         ("--walkers", walkers, "flips"),
         ("--symmetry", symmetry, "flips"),
         ("--plateau", plateau, "flips"),
+        ("--patience", patience, "flips"),
         ("--start", start, "flips"),
         ("--max-starts", max_starts, "numeric"),
         ("--count", count, "numeric"),
@@ -102,7 +109,14 @@ def command(
     if method == "flips":
         first = None if start is None else construct(start, lambda name: registry.get(name).algorithm)
         team = walkers or os.cpu_count() or 1
-        walks = {"ring": ring or "Z", "symmetry": symmetry or "none", "walkers": team, "plateau": plateau, "start": first}
+        walks = {
+            "ring": ring or "Z",
+            "symmetry": symmetry or "none",
+            "walkers": team,
+            "plateau": plateau,
+            "patience": patience,
+            "start": first,
+        }
         return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
     return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
 

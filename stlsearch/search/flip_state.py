@@ -28,9 +28,9 @@ RINGS = {"Z2": 0, "Z": 1, "Z3": 2}
 """Coefficients a walk can keep: modulo 2, the integers -1, 0 and 1, modulo 3."""
 
 # The head of the array: numbers, masks of fixed terms, then the table of hashes, the list of slots that can be flipped, and the records.
-RANK, COUNT, RANDOM, FLIPS, RING, SHIFT, MODES, FIXED = (U(k) for k in range(8))
+RANK, COUNT, RANDOM, FLIPS, RING, BITS, SHIFT, MODES, FIXED = (U(k) for k in range(9))
 MAX_FIXED = 64  # terms a (x) a (x) a of a cyclic state, which never move: their masks follow, and `FIXED` counts them
-FIXED_MASKS = U(8)
+FIXED_MASKS = U(9)
 HEADS = FIXED_MASKS + U(2 * MAX_FIXED)
 LISTED = HEADS + U(3 << HASH_BITS)
 RECORDS = LISTED + U(4 * MAX_TERMS)
@@ -39,7 +39,7 @@ WORDS = int(RECORDS) + 8 * 4 * MAX_TERMS
 PLUS, MINUS, NEXT, PREVIOUS, PLACE, SIGN = (U(k) for k in range(6))
 
 NONE = U(2**32)  # no slot, no place
-ZERO, ONE, TWO, THREE, TABLE_BITS = U(0), U(1), U(2), U(3), U(HASH_BITS)
+ZERO, ONE, TWO, THREE = U(0), U(1), U(2), U(3)
 SPREAD, SPREAD_MINUS = U(0x9E3779B97F4A7C15), U(0xC2B2AE3D27D4EB4F)  # odd, bits well mixed
 STAR, TWELVE, TWENTY_FIVE, TWENTY_SEVEN, HALF = U(2685821657736338717), U(12), U(25), U(27), U(32)
 LOW_HALF = U(2**32 - 1)
@@ -76,7 +76,7 @@ def head_of(state: Any, slot: Any) -> Any:
     """Where the chain of a slot's factor begins."""
     at = record(slot)
     mixed = state[at + PLUS] * SPREAD + state[at + MINUS] * SPREAD_MINUS
-    return HEADS + ((slot & state[MODES]) << TABLE_BITS) + (mixed >> state[SHIFT])
+    return HEADS + ((slot & state[MODES]) << state[BITS]) + (mixed >> state[SHIFT])
 
 
 @kernel
@@ -211,7 +211,9 @@ def append(state: Any, sign: Any) -> Any:
 @kernel
 def copy(state: Any, other: Any) -> None:
     """Make one state what another is."""
-    for word in range(LISTED + state[COUNT]):
+    for word in range(HEADS + (THREE << state[BITS])):
+        other[word] = state[word]
+    for word in range(LISTED, LISTED + state[COUNT]):
         other[word] = state[word]
     for word in range(RECORDS, record(state[RANK] << TWO)):
         other[word] = state[word]
@@ -230,6 +232,7 @@ def load(array: Any, terms: Any, signs: Any, ring: Any, cyclic: Any, bits: Any) 
     array[RANK] = ZERO
     array[COUNT] = ZERO
     array[RING] = ring
+    array[BITS] = bits
     array[SHIFT] = U(64) - bits
     array[MODES] = ZERO if cyclic else THREE
     state = words(array)

@@ -166,8 +166,8 @@ def flip_search(
     """Walk from `start` (default: the standard algorithm) until `target_rank` is reached, or the budget ends.
 
     After `plateau` tries without a lower rank a walker makes a plus transition, up to `margin` above the lowest rank it has
-    seen (50000 and 2 by default, 5000 and 6 of a cyclic walk); from there it returns to its last state of lowest rank. After
-    `patience` tries (1e9, cyclic 2e7) without a lower one it begins anew, with other random numbers. The same arguments give the
+    seen (500 and 4 by default, 5000 and 6 of a cyclic walk); from there it returns to its last state of lowest rank. After
+    `patience` tries (5e7, cyclic 2e7) without a lower one it begins anew, with other random numbers. The same arguments give the
     same result on every machine, whatever the number of threads.
 
     Args:
@@ -185,9 +185,9 @@ def flip_search(
     Raises:
         InputError: `start` of another target or not over the ring, budgets below 1, or factors of more than 64 entries.
     """
-    plateau = (5_000 if symmetry == "cyclic" else 50_000) if plateau is None else plateau
-    margin = (6 if symmetry == "cyclic" else 2) if margin is None else margin
-    patience = (20_000_000 if symmetry == "cyclic" else 1_000_000_000) if patience is None else patience
+    plateau = (5_000 if symmetry == "cyclic" else 500) if plateau is None else plateau
+    margin = (6 if symmetry == "cyclic" else 4) if margin is None else margin
+    patience = (20_000_000 if symmetry == "cyclic" else 50_000_000) if patience is None else patience
     if min(target_rank, max_flips, plateau, patience, walkers, threads) < 1 or margin < 0:
         raise InputError("target_rank, max_flips, plateau, patience, walkers and threads must be at least 1, margin at least 0")
     if start is not None and start.target != target:
