@@ -38,6 +38,7 @@ from stlsearch.targets import Target
 SYMMETRIES = ("none", "cyclic")
 MAX_ENTRIES = 64  # of a factor: bits of a mask
 SMALL = 128  # terms up to which a hash table of 2^9 places is enough
+LARGE = 36  # terms of the standard algorithm from which detours may go further
 ROUND = 4_000_000  # tries of every walker between two looks at all of them
 MIX = 0x9E3779B97F4A7C15
 Progress = Callable[[int, int, int], bool | None]
@@ -166,9 +167,9 @@ def flip_search(
     """Walk from `start` (default: the standard algorithm) until `target_rank` is reached, or the budget ends.
 
     After `plateau` tries without a lower rank a walker makes a plus transition, up to `margin` above the lowest rank it has
-    seen (500 and 4 by default, 5000 and 6 of a cyclic walk); from there it returns to its last state of lowest rank. After
-    `patience` tries (5e7, cyclic 2e7) without a lower one it begins anew, with other random numbers. The same arguments give the
-    same result on every machine, whatever the number of threads.
+    seen; from there it returns to its last state of lowest rank. By default 500 and 4, 2 for standard algorithms of less than 36
+    terms; 5000 and 6 for cyclic walks. After `patience` tries (5e7, cyclic 2e7) without a lower rank it begins anew, with other
+    random numbers. The same arguments give the same result on every machine, whatever the number of threads.
 
     Args:
         max_flips: budget of flips tried, by all walkers together.
@@ -186,7 +187,7 @@ def flip_search(
         InputError: `start` of another target or not over the ring, budgets below 1, or factors of more than 64 entries.
     """
     plateau = (5_000 if symmetry == "cyclic" else 500) if plateau is None else plateau
-    margin = (6 if symmetry == "cyclic" else 4) if margin is None else margin
+    margin = (6 if symmetry == "cyclic" else 2 if target.trivial_rank < LARGE else 4) if margin is None else margin
     patience = (20_000_000 if symmetry == "cyclic" else 50_000_000) if patience is None else patience
     if min(target_rank, max_flips, plateau, patience, walkers, threads) < 1 or margin < 0:
         raise InputError("target_rank, max_flips, plateau, patience, walkers and threads must be at least 1, margin at least 0")
