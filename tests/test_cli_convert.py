@@ -1,11 +1,12 @@
 """`stlsearch convert` and `stlsearch count`: tables, JSON, folders, and every way to call them wrongly."""
 
 import json
+import re
 
 import pytest
 import torch
 from optional import optional
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_nn_convert import RANK_24, encoder, noise, output, tiny
 
 from stlsearch.commands import main
@@ -198,3 +199,70 @@ def test_wrong_tables(run, folder, table, words):
     code, _, err = run("count", folder[0])
     assert code == 2
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_layer": 3}, r"lacks transformer.h.1.\S+, which its config asks for \(24 missing\)"),
+        ({"n_positions": 7}, "the weights have other sizes than its config says"),
+        ({"vocab_size": "many"}, "Validation error for field 'vocab_size'"),
+        ({"activation_function": "none"}, "KeyError 'none'"),
+        ({"attn_implementation": "someone/kernel"}, "its config asks for 'someone/kernel', code from elsewhere"),
+        ({"text_config": {"_experts_implementation": {"": "someone/kernel"}}}, "its config asks for 'someone/kernel'"),
+        (None, "holds an adapter: merge it into the model first"),
+    ],
+)
+def test_folders_of_transformers_that_do_not_fit(run, change, words, tmp_path):
+    model, _ = tiny("gpt2")
+    model.save_pretrained(tmp_path)
+    if change is None:
+        (tmp_path / "adapter_config.json").write_text("{}")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | (change or {})))
+    run("list")  # what saving printed
+    code, out, err = run("convert", tmp_path, "--dry-run", "--rows", "batch", "--tokens", 4)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(words, err)
+
+
+def test_weights_without_a_place_are_told(tmp_path):
+    model, _ = tiny("gpt2")
+    model.save_pretrained(tmp_path)
+    save_file(load_file(tmp_path / "model.safetensors") | {"extra": torch.ones(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match=r"holds extra, which its model has no place for \(1 left out\)"):
+        Source.of(tmp_path).open()
+
+
+def test_json_stays_json_where_a_result_is_not_finite(run, tmp_path):
+    model, _ = tiny("gpt2")
+    torch.nn.init.constant_(next(model.parameters()), torch.nan)
+    model.save_pretrained(tmp_path)
+    run("list")
+    code, out, _ = run("convert", tmp_path, "--dry-run", "--json", "--rows", "batch", "--tokens", 4)
+    assert code == 0
+    assert {layer["note"] for layer in json.loads(out)["layers"] if not layer["skipped"]} == {"its result is not finite"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"calls": [[10**300, 10**300]]}, "the calls of layers.0.linear1 are pairs of numbers"),
+        ({"aliases": ["layers.0.linear1.x"]}, "'layers.0.linear1.x' is no name of a module"),
+        ({"aliases": [""]}, "'' is no name of a module"),
+    ],
+)
+def test_tables_that_would_never_end(run, folder, change, words):
+    config = json.loads((folder[0] / "config.json").read_text())
+    config["stlsearch"]["layers"]["layers.0.linear1"] |= change
+    (folder[0] / "config.json").write_text(json.dumps(config))
+    code, out, err = run("convert", folder[0], "--dry-run")
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_a_path_that_cannot_be_looked_at(run):
+    code, out, err = run("convert", "a" * 5000, "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: cannot read 'aaa")
+    assert err.endswith("File name too long\n")

@@ -186,6 +186,7 @@ def test_channels_are_permuted_as_the_basis_was_fitted(inexact: BilinearAlgorith
         (lambda a: STLConv2d.from_conv(nn.Conv2d(4, 4, 3, groups=2), a), "one group"),
         (lambda a: STLConv2d.from_conv(nn.Conv2d(4, 4, 3, padding_mode="reflect"), a), "zero padding"),
         (lambda a: parameter_groups(nn.Linear(2, 2), -1.0), "not negative"),
+        (lambda a: parameter_groups(nn.Linear(2, 2), 1.0, decay=float("nan")), "not negative"),
     ],
 )
 def test_bad_input_is_one_line(inexact: BilinearAlgorithm, make, message: str) -> None:
@@ -287,3 +288,23 @@ def test_autocast_and_compile(inexact: BilinearAlgorithm) -> None:
         assert layer(x).dtype == torch.bfloat16
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (16, 16)), (3, (2, 5, 16)), (-5, (2, 5, 16)), (0, (16,)), (2, (2, 5, 16))])
+def test_a_group_axis_is_an_axis_of_x_and_not_its_channels(inexact: BilinearAlgorithm, axis: int, shape: tuple[int, ...]) -> None:
+    layer = STLLinear(16, 8, inexact, rows="group", group_axis=axis)
+    if (axis, shape) == (0, (16,)):
+        assert layer(torch.randn(shape)).shape == (8,)  # a vector is one row
+        return
+    with pytest.raises(InputError, match="is no axis of x"):
+        layer(torch.randn(shape))
+
+
+def test_convolutions_refuse_what_is_no_image(inexact: BilinearAlgorithm) -> None:
+    layer = STLConv2d(4, 8, 3, inexact)
+    for shape in ((2, 5), (1, 1, 4, 6, 6), (2, 5, 6, 6)):
+        with pytest.raises(InputError, match=r"images \(\[B,\] 4, H, W\) are needed"):
+            layer(torch.randn(shape))
+    for size in ((3, 3, 3), 2.5, "3", (3,)):
+        with pytest.raises(InputError, match="one whole number or two"):
+            STLConv2d(4, 8, size, inexact)  # type: ignore[arg-type]

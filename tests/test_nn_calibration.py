@@ -303,6 +303,8 @@ def test_sizes_and_starts_that_are_refused(monkeypatch):
         calibrated_linear(linear, basis(), x, starts=["best"])
     with pytest.raises(InputError, match="channels and layout are chosen here"):
         calibrated_linear(linear, basis(), x, channels=range(8))
+    with pytest.raises(InputError, match="give one size such as 4, or three"):
+        calibrated_linear(linear, 24, x, tile=(4, 4))
 
 
 def problem(seed, channels=12, outputs=5):
@@ -391,3 +393,15 @@ def test_costs():
 def test_what_cannot_be_pruned(call, message):
     with pytest.raises(InputError, match=re.escape(message)):
         call()
+
+
+def test_what_is_not_finite_is_refused_and_ends():
+    weight, nan = torch.randn(8, 4), torch.full((8, 8), torch.nan)
+    for call in (lambda: refit(weight, two_four(weight), nan), lambda: sparse_gpt(weight * torch.inf, torch.eye(8))):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            call()
+    layer = STLLinear(8, 8, basis(), dtype=torch.float64)
+    x = torch.randn(64, 8, 8, dtype=torch.float64)
+    for inputs, dense in ((x, torch.full((8, 8), torch.nan)), (x * 1e160, torch.randn(8, 8))):
+        with pytest.raises(InputError, match=r"NaN or infinite values, or .* overflows"):
+            calibrate_layer(layer, inputs, dense)

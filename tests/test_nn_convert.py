@@ -8,6 +8,7 @@ from optional import optional
 
 from stlsearch.errors import InputError
 from stlsearch.nn import Basis, STLConv2d, STLLinear, convert, count, plan
+from stlsearch.nn.convert import _inputs
 from stlsearch.registry.store import Registry, shipped_folder
 from stlsearch.targets import Target
 
@@ -233,6 +234,9 @@ def test_a_basis_for_each_layer():
             plan(mlp(), basis=wrong)
     with pytest.raises(InputError, match="no basis of rank 3 for 4x4x4 tiles is registered"):
         plan(mlp(), rank=3)
+    for rank in (0, 65, "24"):
+        with pytest.raises(InputError, match="give an integer from 1 to 64"):
+            plan(mlp(), rank=rank)
     assert plan(mlp(), rank=14, tile="2x2x4").converted[0].algorithm.target.shape == (2, 2, 4)
 
 
@@ -348,3 +352,110 @@ def test_wrong_options(options, words):
         plan(torch.nn.Linear(4, 4))
     with pytest.raises(InputError, match=words):
         plan(mlp(), **options)
+
+
+class Sometimes(torch.nn.Module):
+    """One layer for an even number of tokens, the other for an odd one."""
+
+    def __init__(self):
+        super().__init__()
+        self.even, self.odd = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+
+    def forward(self, x):
+        return self.odd(x) if x.shape[1] % 2 else self.even(x)
+
+
+class Causal(torch.nn.Module):
+    """Attention of a model that no library owns."""
+
+    def __init__(self, positional):
+        super().__init__()
+        self.project, self.positional = torch.nn.Linear(16, 16), positional
+
+    def forward(self, x):
+        q, attend = self.project(x), torch.nn.functional.scaled_dot_product_attention
+        return attend(q, q, q, None, 0.0, True) if self.positional else attend(q, q, q, is_causal=True)
+
+
+def test_a_replaced_forward_and_a_shared_bias_stay():
+    model = mlp()
+    model[0].forward = lambda x: 2 * torch.nn.Linear.forward(model[0], x)  # as accelerate does
+    shared = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 16))
+    shared[1].bias = shared[0].bias
+    assert [layer.skipped for layer in plan(model, basis=RANK_24).layers] == ["its forward was replaced", ""]
+    assert [layer.skipped for layer in plan(shared, basis=RANK_24).layers] == ["its bias is that of 1 too", "its bias is that of 0 too"]
+
+
+def test_a_lazy_layer_has_no_size_yet():
+    model = torch.nn.Sequential(torch.nn.LazyLinear(16))
+    with pytest.raises(InputError, match="a LazyLinear has no size before its first call"):
+        convert(model, basis=RANK_24)
+    model(noise(1, 8, 16))
+    assert convert(model, basis=RANK_24).converted
+
+
+@pytest.mark.parametrize("tile", [(4, 4), 4.5, None])
+def test_tiles_that_are_none(tile):
+    with pytest.raises(InputError, match="give one size such as 4, or three"):
+        plan(mlp(), tile=tile)
+
+
+def test_a_conversion_that_fails_leaves_the_model_as_it_was():
+    class Even(torch.nn.Module):
+        def forward(self, x):
+            if x.shape[1] % 2:
+                raise ValueError("an odd number of tokens")
+            return x
+
+    layers = encoder().eval()
+    model = torch.nn.Sequential(layers, Even(), torch.nn.Linear(16, 16)).eval()
+    before, flags = output(model, noise(2, 8, 16)), [layer.activation_relu_or_gelu for layer in layers.layers]
+    with pytest.raises(ValueError, match="an odd number"):
+        convert(model, basis=RANK_24, calibrate=[noise(80, 8, 16), noise(80, 9, 16)])
+    assert not any(isinstance(module, STLLinear) for module in model.modules())
+    assert layers.use_nested_tensor
+    assert flags == [layer.activation_relu_or_gelu for layer in layers.layers] != [0, 0]
+    assert torch.equal(output(model, noise(2, 8, 16)), before)
+
+
+def test_layers_that_the_first_batch_does_not_call_say_so():
+    model = Sometimes()
+    found = convert(model, basis=RANK_24, example=noise(2, 8, 16), calibrate=[noise(80, 7, 16), noise(80, 8, 16)])
+    assert found.converted[0].note == "not calibrated: the first batch does not call it"
+
+
+def test_inputs_of_a_layer_that_is_called_several_times():
+    class Repeated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 4)
+
+        def forward(self, x):
+            state = x.clone()
+            for _ in range(2 if len(x) > 1 else 1):
+                state.copy_(self.layer(state))  # into what the layer was given
+            return state
+
+    model, batches = Repeated(), [noise(2, 3, 4), noise(1, 3, 4), noise(3, 3, 4)]
+    wanted = [batches[0], model.layer(batches[0]), batches[1], batches[2], model.layer(batches[2])]
+    found = _inputs(model, model.layer, batches, calls=2)
+    assert [tuple(x.shape) for x in found] == [tuple(x.shape) for x in wanted]
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+def test_results_that_are_not_finite():
+    found = plan(mlp(), basis=RANK_24, example=torch.full((2, 8, 16), torch.nan))
+    assert {layer.note for layer in found.converted} == {"its result is not finite"}
+    assert {layer["expected_rel_sq_error"] for layer in found.to_dict()["layers"]} == {None}
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_attention_that_hides_later_tokens_is_noticed(positional):
+    model, x = Causal(positional), noise(2, 8, 16)
+    with pytest.raises(InputError, match="the model is causal"):
+        convert(model, basis=RANK_24, example=x)
+    assert plan(model, basis=RANK_24, example=x, rows="batch").causal_safe
+    assert not plan(model, basis=RANK_24, example=x, causal_safe=False).causal_safe
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(9)
+    assert plan(encoder(), basis=EXACT, example={"src": noise(2, 9, 16), "mask": mask, "is_causal": True}).causal_safe
+    assert not plan(encoder(), basis=EXACT, example=noise(2, 9, 16)).causal_safe

@@ -81,7 +81,8 @@ def command(
     with refusals(model):
         found = (plan if dry_run else convert)(network, **choices)
     if not found.converted:
-        raise InputError(f"{model}: no layer can be converted: " + "; ".join(sorted({layer.skipped for layer in found.layers})))
+        reasons = "; ".join(sorted({layer.skipped for layer in found.layers}))
+        raise InputError(f"{model}: no layer can be converted: {reasons or 'there is none that multiplies by a matrix'}")
     if output is not None and not dry_run:
         save(network, output, config=source.config or None)
     if as_json:

@@ -28,9 +28,9 @@ from stlsearch.metric import Metric
 from stlsearch.nn.basis import Basis
 from stlsearch.nn.least_squares import STEPS, Moments, System, fit_basis
 from stlsearch.nn.linear import STLLinear
+from stlsearch.nn.survey import best_registered
 from stlsearch.ops import EncodedParameter, EncodedWeight
 from stlsearch.ops.library import encode
-from stlsearch.registry.store import open_registry
 from stlsearch.samples import Samples
 from stlsearch.targets import Target
 
@@ -239,12 +239,8 @@ def calibrated_linear(
     if isinstance(algorithm, BilinearAlgorithm):
         given, target = algorithm, algorithm.target
     else:
-        target = Target.matmul(*tile)
-        target.check_rank(algorithm)
-        entry = open_registry().best(target, algorithm)
-        if entry is None:
-            raise InputError(f"no basis of rank {algorithm} for {target.slug} is registered; fit one: stlsearch fit")
-        given = entry.algorithm
+        given = best_registered(algorithm, tile)
+        target = given.target
     probe = STLLinear.from_linear(linear, given, **options)
     weight = linear.weight.detach().T
     fitted, seen = gather(probe, inputs, held_out)
@@ -339,7 +335,7 @@ def rows_of(layer: STLLinear, x: Tensor) -> Tensor:
     if x.ndim == 1:
         x = x[None]
     if layer.group_axis is not None:
-        x = x.movedim(layer.group_axis % x.ndim, -2)
+        x = x.movedim(layer.axis_of(x), -2)
     elif layer.rows == "batch" and x.ndim == 2:
         x = x[:, None]
     return layer.layout.samples(x)

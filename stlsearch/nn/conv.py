@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ class STLConv2d(torch.nn.Module):
         algorithm, options: as for `STLLinear`.
 
     Raises:
-        InputError: a padding in words, or what `STLLinear` refuses.
+        InputError: a padding in words, other than one or two numbers, or what `STLLinear` refuses.
     """
 
     def __init__(
@@ -89,7 +91,13 @@ class STLConv2d(torch.nn.Module):
         return down, across
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) or (C, H, W) to (B, N, H', W') or (N, H', W')."""
+        """(B, C, H, W) or (C, H, W) to (B, N, H', W') or (N, H', W').
+
+        Raises:
+            InputError: x of another number of axes or channels.
+        """
+        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
+            raise InputError(f"images ([B,] {self.in_channels}, H, W) are needed, not x of shape {tuple(x.shape)}")
         if x.ndim == 3:
             return self(x[None])[0]
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
@@ -106,4 +114,8 @@ class STLConv2d(torch.nn.Module):
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    try:
+        down, across = (index(value),) * 2 if not isinstance(value, Sequence) else map(index, value)
+    except (TypeError, ValueError):
+        raise InputError(f"a size of a convolution is one whole number or two, not {value!r:.60}") from None
+    return down, across

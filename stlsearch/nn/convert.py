@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,14 +28,15 @@ def convert(model: torch.nn.Module, *, calibrate: Any = None, sequential: bool =
 
     Encoded weights start as the dense ones, encoded: an exact basis leaves what the model computes, an inexact one is to be trained
     with or to be calibrated. Modes, devices, dtypes and frozen weights stay as they are. A module with several names is replaced
-    once and stays shared. Optimisers made before hold the old parameters: make them anew.
+    once and stays shared. Optimisers made before hold the old parameters: make them anew. Whatever goes wrong or interrupts it, the
+    model is then as it was.
 
     Args:
         model: any module, but not a single layer: it is replaced from within.
         calibrate: inputs of the model to fit the encoded weights to, layer by layer in the order of execution, see
             `stlsearch.nn.calibration.calibrate_layer`: one batch (a tensor, a tuple of arguments or a mapping of named ones), or a
             list or other iterable of batches. The first is the example, unless there is another. The plan's errors are then
-            those of the rows held out, and a note says which layers had too few rows.
+            those of the rows held out, and a note says which layers could not be calibrated, and why.
         sequential: whether a layer's inputs come from the model as converted so far, else from the dense one.
         choices: as for `plan`.
 
@@ -54,17 +55,33 @@ def convert(model: torch.nn.Module, *, calibrate: Any = None, sequential: bool =
     seen = observe(model, batches[0], dict.fromkeys(modules.values())) if batches else {}
     order = {module: place for place, module in enumerate(seen)}  # of execution
     pending = []
-    for name, module in sorted(modules.items(), key=lambda item: order.get(item[1], len(order))):
-        layer = replacement(module, chosen[name], rows=found.rows, causal_safe=found.causal_safe)
-        if batches and module in seen:
-            done[name] = _calibrated(done[name], layer, module, _inputs(model, module, batches, len(seen[module].calls)))
-        if sequential:
-            swap(model, names[name], layer)
-        else:
-            pending.append((names[name], layer))
-    for known, layer in pending:
-        swap(model, known, layer)
+    with _all_or_nothing(model):
+        for name, module in sorted(modules.items(), key=lambda item: order.get(item[1], len(order))):
+            layer = replacement(module, chosen[name], rows=found.rows, causal_safe=found.causal_safe)
+            if batches and module in seen:
+                done[name] = _calibrated(done[name], layer, module, _inputs(model, module, batches, len(seen[module].calls)))
+            elif batches:
+                done[name] = replace(done[name], note="not calibrated: the first batch does not call it")
+            if sequential:
+                swap(model, names[name], layer)
+            else:
+                pending.append((names[name], layer))
+        for known, layer in pending:
+            swap(model, known, layer)
     return replace(found, layers=tuple(done[layer.name] for layer in found.layers))
+
+
+@contextmanager
+def _all_or_nothing(model: torch.nn.Module) -> Iterator[None]:
+    """After an exception a model has the modules, and these the attributes, that they had."""
+    kept = [(module, dict(vars(module)), dict(module._modules)) for module in model.modules()]
+    try:
+        yield
+    except BaseException:  # Ctrl-C too
+        for module, attributes, children in kept:
+            vars(module).update(attributes)
+            module._modules.update(children)
+        raise
 
 
 class _Bases:
@@ -113,18 +130,20 @@ class _Reached(Exception):
 
 
 def _inputs(model: torch.nn.Module, module: torch.nn.Module, batches: list[Any], calls: int) -> list[Tensor]:
-    """What a module is called with, `calls` times a batch."""
+    """What a module is called with, at most `calls` times a batch."""
     inputs: list[Tensor] = []
+    before = 0
 
     def hook(module: torch.nn.Module, given: tuple, named: dict) -> None:
-        inputs.append((given[0] if given else next(iter(named.values()))).detach())
-        if len(inputs) % calls == 0:
+        inputs.append((given[0] if given else next(iter(named.values()))).detach().clone())  # a model may go on to write into it
+        if len(inputs) - before == calls:
             raise _Reached
 
     with evaluating(model):
         handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         try:
             for batch in batches:
+                before = len(inputs)
                 with suppress(_Reached):
                     run(model, batch)
         finally:

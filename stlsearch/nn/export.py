@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stlsearch.errors import InputError
-from stlsearch.nn.observe import evaluating
+from stlsearch.nn.observe import arguments, evaluating
 from stlsearch.ops.product import _composed
 from stlsearch.registry.atomic import check_destination
 
@@ -30,7 +29,7 @@ def export_onnx(model: torch.nn.Module, example: Any, path: str | Path, *, dynam
         import onnxscript  # noqa: F401  torch.onnx asks for it in the middle
     except ImportError:
         raise InputError("onnxscript is missing, which ONNX export needs: pip install 'stlsearch[networks]'") from None
-    args, named = _arguments(example)
+    args, named = arguments(example)
     check_destination(Path(path))
     shapes = {name: _batch(value) for name, value in named.items()} if named else tuple(map(_batch, args))
     with evaluating(model):
@@ -44,16 +43,6 @@ def export_onnx(model: torch.nn.Module, example: Any, path: str | Path, *, dynam
         written.save(str(Path(folder) / path.name))  # type: ignore[union-attr]
         for file in sorted(Path(folder).iterdir()):
             file.replace(path.parent / file.name)
-
-
-def _arguments(example: Any) -> tuple[tuple, Mapping[str, Any]]:
-    if isinstance(example, Tensor):
-        return (example,), {}
-    if isinstance(example, Mapping):
-        return (), example
-    if isinstance(example, tuple | list):
-        return tuple(example), {}
-    raise InputError(f"an example is a tensor, a tuple of arguments or a mapping of named ones, not {type(example).__name__}")
 
 
 def _batch(value: Any) -> dict[int, Any] | None:

@@ -20,7 +20,7 @@ from stlsearch.errors import InputError, RegistryError
 from stlsearch.nn.layers import kind_of, matrix, names_of, obstacle, swap
 from stlsearch.nn.observe import Seen, observe
 from stlsearch.nn.state import KEY, VERSION, State, read_state, write_state
-from stlsearch.nn.table import Builder, describe, layers_of
+from stlsearch.nn.table import Builder, check_same, describe, layers_of
 from stlsearch.registry.atomic import write_atomic
 
 
@@ -36,18 +36,22 @@ def save(model: torch.nn.Module, folder: str | Path, *, example: Any = None, con
             and also for timm's, whose classes do not know how they were made: pass the one it came with.
 
     Raises:
-        InputError: an example of another type than `plan` takes.
+        InputError: an example of another type than `plan` takes, a config that is no JSON, or a tensor that safetensors cannot hold.
         RegistryError: something cannot be written.
     """
     folder = Path(folder)
     document = dict(config) if config is not None else _config_of(model, example)
+    try:
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the config is no JSON object: {error}") from None
     layers, bases = describe(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RegistryError(f"cannot create {folder}: {error.strerror or error}") from None
     write_state(folder / "model.safetensors", State(model.state_dict(), layers, bases))
-    write_atomic(folder / "config.json", (json.dumps(document, indent=2) + "\n").encode())
+    write_atomic(folder / "config.json", text.encode())
 
 
 def load(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
@@ -68,9 +72,10 @@ def load(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
     state = read_state(Path(folder))
     ours, names = layers_of(model), {known[0]: (known, module) for module, known in names_of(model).items()}
     builder = Builder(state.layers, state.bases, state.tensors)
-    made = {}
-    for name in state.layers:
+    made, own = {}, describe(model)[0]
+    for name, entry in state.layers.items():
         if name in ours:
+            check_same(name, entry, own[name])
             continue
         if name not in names:
             raise InputError(f"{folder}: the model has no layer {name}")

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.errors import InputError
 from stlsearch.nn.basis import Basis
 from stlsearch.nn.conv import STLConv2d
 from stlsearch.nn.linear import STLLinear
@@ -52,6 +54,8 @@ def obstacle(module: torch.nn.Module) -> str:
             return f"a convolution of {module.groups} groups"
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             return f"padding {module.padding_mode if isinstance(module.padding, tuple) else module.padding}"
+    if "forward" in vars(module):
+        return "its forward was replaced"
     # A hook would be lost, and those of weight_norm or spectral_norm make the weight.
     if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
         return "it has hooks"
@@ -61,8 +65,14 @@ def obstacle(module: torch.nn.Module) -> str:
 
 
 def matrix(module: torch.nn.Module) -> Tensor:
-    """The weight (K, N) of a dense layer of a known kind, a view."""
+    """The weight (K, N) of a dense layer of a known kind, a view.
+
+    Raises:
+        InputError: the layer is a lazy one that has not been called yet.
+    """
     weight: Tensor = module.weight  # type: ignore[assignment]
+    if is_lazy(weight):
+        raise InputError(f"a {type(module).__name__} has no size before its first call: run the model once")
     return weight.detach() if _is_conv1d(module) else weight.detach().flatten(1).T
 
 

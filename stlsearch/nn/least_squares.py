@@ -21,6 +21,7 @@ reconstruction (arXiv 2301.00774), which knows K moments of a row where tiles ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,7 @@ class System:
         """The system of a dense weight (K, N), cut into tiles by `layout` after its channels were put in the order `channels`.
 
         Raises:
-            InputError: a weight of another size, or activations that it maps to zero.
+            InputError: a weight of another size or not finite, or activations that it maps to zero.
         """
         n, m, p = tile
         inner, outputs = moments.channels, weight.shape[-1]
@@ -155,6 +156,8 @@ class System:
         cross = by_row.view(n, n * m, J, p, L).permute(1, 0, 3, 2, 4).reshape(n * m, n * p, J, L).contiguous()
         own = cross.view(n, m, n, p, J, L).diagonal(dim1=0, dim2=2)  # (m, p, J, L, n): of row a with Y's row a
         energy = float((own.sum(-1) * B).sum())
+        if not math.isfinite(energy):
+            raise InputError("the weight holds NaN or infinite values, or the layer's result overflows")
         if not energy > 0:
             raise InputError("the layer's result is zero for all these activations: there is nothing to calibrate against")
         real = column < outputs

@@ -136,13 +136,25 @@ class STLLinear(torch.nn.Module):
         if x.ndim == 1:
             return self(x[None])[0]
         if self.group_axis is not None:
-            axis = self.group_axis % x.ndim
+            axis = self.axis_of(x)
             if self.causal_safe and axis == x.ndim - 2 and not self.basis.exact:
                 raise InputError(f"group_axis={self.group_axis} of x {tuple(x.shape)} is its axis of tokens: it would leak the future")
             return self._product(x.movedim(axis, -2)).movedim(-2, axis)
         if self.rows == "batch" and x.ndim == 2:
             return self._product(x[:, None])[:, 0]
         return self._product(x)
+
+    def axis_of(self, x: Tensor) -> int:
+        """Which axis of x its `group_axis` is, counted from 0.
+
+        Raises:
+            InputError: x has no such axis, or its channels are there.
+        """
+        axis = self.group_axis or 0
+        axis += x.ndim if axis < 0 else 0
+        if not 0 <= axis < x.ndim - 1:
+            raise InputError(f"group_axis={self.group_axis} is no axis of x {tuple(x.shape)} other than its channels")
+        return axis
 
     def _product(self, x: Tensor) -> Tensor:
         y = stl_matmul(x, self.encoded.value, self.basis())

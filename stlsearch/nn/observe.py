@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode
 
 from stlsearch.errors import InputError
 from stlsearch.nn.layers import call_of, replacement
@@ -41,18 +42,43 @@ class Seen:
 
 
 def run(model: torch.nn.Module, example: Any) -> Any:
-    """The model of an example: a tensor, a tuple of arguments or a mapping of named ones.
+    """The model of an example."""
+    args, named = arguments(example)
+    return model(*args, **named)
+
+
+def arguments(example: Any) -> tuple[tuple, Mapping[str, Any]]:
+    """What a model is called with for an example: a tensor, a tuple of arguments or a mapping of named ones.
 
     Raises:
         InputError: anything else.
     """
     if isinstance(example, Tensor):
-        return model(example)
+        return (example,), {}
     if isinstance(example, Mapping):
-        return model(**example)
+        return (), example
     if isinstance(example, tuple | list):
-        return model(*example)
+        return tuple(example), {}
     raise InputError(f"an example is a tensor, a tuple of arguments or a mapping of named ones, not {type(example).__name__}")
+
+
+class _Masks(TorchFunctionMode):
+    """Notes whether any attention is told to hide later tokens."""
+
+    causal = False
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        named = kwargs or {}
+        plain = func is torch.nn.functional.scaled_dot_product_attention and len(args) > 5 and args[5] is True
+        self.causal |= plain or named.get("is_causal") is True
+        return func(*args, **named)
+
+
+def hides_later_tokens(model: torch.nn.Module, example: Any) -> bool:
+    """Whether a model of an example calls any of PyTorch's attentions with ``is_causal``; masks made by hand are not noticed."""
+    with evaluating(model), _Masks() as masks:
+        run(model, example)
+    return masks.causal
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,11 +45,11 @@ class LayerPlan:
     note: str = ""
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON values; the algorithm by its id."""
+        """As JSON values; the algorithm by its id, an error that is not finite as None."""
         keys = ("name", "kind", "inner", "outputs", "rows", "macs_before", "macs_after", "parameters_before", "parameters_after")
         return {
             **{key: getattr(self, key) for key in keys},
-            "expected_rel_sq_error": self.error,
+            "expected_rel_sq_error": self.error if self.error is not None and math.isfinite(self.error) else None,
             "algorithm_id": None if self.algorithm is None else algorithm_id(self.algorithm),
             "skipped": self.skipped or None,
             "note": self.note or None,

@@ -166,3 +166,5 @@ def _check(weight: Tensor, gram: Tensor | None = None, *, divisible: bool = True
         raise InputError(f"2:4 sparsity needs channels in fours, not {len(weight)}")
     if gram is not None and tuple(gram.shape) != (len(weight), len(weight)):
         raise InputError(f"the second moments of {len(weight)} channels are a matrix of that size, not of shape {tuple(gram.shape)}")
+    if not all(bool(matrix.isfinite().all()) for matrix in (weight, gram) if matrix is not None):
+        raise InputError("the weight or the second moments hold NaN or infinite values")

@@ -74,7 +74,7 @@ def parameter_groups(
     Raises:
         InputError: a negative number.
     """
-    if min(rate, decay, encoded, bases) < 0:
+    if not all(value >= 0 for value in (rate, decay, encoded, bases)):  # nor NaN
         raise InputError(f"rates and weight decay are not negative, unlike one of {rate}, {decay}, {encoded}, {bases}")
     layers = [layer for _, layer in stl_layers(model)]
     of_weights = {id(layer.encoded.tensor): layer.basis for layer in layers}

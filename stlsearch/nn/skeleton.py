@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from stlsearch.errors import InputError
-from stlsearch.nn.layers import KINDS, Transposed
+from stlsearch.nn.layers import KINDS, Transposed, kind_of
 from stlsearch.nn.observe import Seen
 
 EMBEDDINGS = ("embed", "wte", "wpe", "position")
@@ -20,11 +21,13 @@ EMBEDDINGS = ("embed", "wte", "wpe", "position")
 def guess_table(tensors: Mapping[str, Tensor]) -> dict[str, dict]:
     """The layers of a state that says nothing of itself: matrices called weight, (N, K) as `torch.nn.Linear` keeps them, not embeddings."""
     table = {}
+    within = Counter(".".join(parts[:depth]) for parts in (name.split(".") for name in tensors) for depth in range(len(parts)))
     for name, tensor in tensors.items():
         owner, _, last = name.rpartition(".")
-        if last == "weight" and owner and tensor.ndim == 2 and tensor.is_floating_point() and not any(word in name for word in EMBEDDINGS):
+        bias = f"{owner}.bias" in tensors
+        plain = within[owner] == 1 + bias and not any(word in name for word in EMBEDDINGS)  # no scales, no adapters beside the weight
+        if last == "weight" and owner and plain and tensor.ndim == 2 and tensor.is_floating_point():
             outputs, inner = tensor.shape
-            bias = f"{owner}.bias" in tensors
             table[owner] = {"kind": "linear", "inner": inner, "outputs": outputs, "bias": bias, "aliases": [], "calls": None}
     return table
 
@@ -50,6 +53,8 @@ def build_skeleton(tensors: Mapping[str, Tensor], table: Mapping[str, dict]) -> 
         path, _, last = name.rpartition(".")
         parent = _module(root, path)
         known = parent._parameters.get(last)
+        if kind_of(parent) and last not in ("weight", "bias"):
+            raise InputError(f"{name} lies within a layer of the table, which has a weight and a bias only")
         if known is not None and known.shape != tensor.shape:
             raise InputError(f"{name} is {tuple(tensor.shape)}, its table has it {tuple(known.shape)}")
         if tensor.is_floating_point():
@@ -76,7 +81,7 @@ def _calls(name: str, noted: object, batch: int, tokens: int) -> Iterator[tuple[
         yield batch, tokens
         return
     for call in noted if isinstance(noted, list) else [noted]:
-        if not (isinstance(call, list) and len(call) == 2 and all(isinstance(size, int) and size >= 0 for size in call)):
+        if not (isinstance(call, list) and len(call) == 2 and all(isinstance(size, int) and 0 <= size < 2**63 for size in call)):
             raise InputError(f"the calls of {name} are pairs of numbers, (samples, rows)")
         yield call[0], call[1]
 
@@ -99,13 +104,16 @@ def _layer(name: str, entry: object, weight: Tensor) -> torch.nn.Module:
 
 def _place(root: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
     path, _, last = name.rpartition(".")
-    _module(root, path)._modules[last] = layer
+    parent = _module(root, path)
+    if not last or kind_of(parent):
+        raise InputError(f"{name!r:.80} is no name of a module")
+    parent._modules[last] = layer
 
 
 def _module(root: torch.nn.Module, path: str) -> torch.nn.Module:
     """The module at a path, made where it is not there yet."""
     for name in path.split(".") if path else ():
-        if not name or (name not in root._modules and hasattr(root, name)):
+        if not name or (name not in root._modules and hasattr(root, name)) or kind_of(root):
             raise InputError(f"{path!r:.80} is no name of a module")
         root._modules.setdefault(name, torch.nn.Module())
         root = root._modules[name]  # type: ignore[assignment]

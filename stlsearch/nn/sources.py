@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,6 @@ from stlsearch.nn.folder import load
 from stlsearch.nn.skeleton import build_skeleton, guess_table
 from stlsearch.nn.state import KEY, VERSION, is_converted, read_json, read_state
 
-KINDS = ("transformers", "timm", "stlsearch", "tensors")
-
 
 @dataclass(frozen=True)
 class Source:
@@ -27,7 +26,7 @@ class Source:
 
     Attributes:
         path: the folder, or the single .safetensors file.
-        kind: one of `KINDS`; "stlsearch" has a table of layers, "tensors" nothing but tensors.
+        kind: "transformers", "timm", "stlsearch" (it has a table of layers) or "tensors" (it has nothing else).
         config: config.json, empty for a single file.
     """
 
@@ -43,12 +42,18 @@ class Source:
             InputError: there is none, or its config.json belongs to no library that is known.
         """
         path = Path(path)
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise InputError(f"there is no file or folder {path}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {str(path)!r:.80}: {getattr(error, 'strerror', None) or error}") from None
         if path.is_file():
             if path.suffix != ".safetensors":
                 raise InputError(f"{path} is no .safetensors file; a folder with config.json and model.safetensors is a model too")
             return Source(path, "tensors")
         if not path.is_dir():
-            raise InputError(f"there is no file or folder {path}")
+            raise InputError(f"{path} is neither a file nor a folder")
         if not (path / "config.json").is_file():
             raise InputError(f"{path} holds no config.json; a single .safetensors file can do without")
         config = read_json(path / "config.json")
@@ -81,7 +86,7 @@ class Source:
         """The model with its weights, converted layers included; a stand-in for one that cannot be run.
 
         Raises:
-            InputError: as for `build` and `stlsearch.nn.load`, or a converted model of no library.
+            InputError: as for `build` and `stlsearch.nn.load`, weights that are missing, or a converted model of no library.
         """
         if not self.runs:
             state = read_state(self.path)
@@ -92,9 +97,13 @@ class Source:
             # Its own loader knows how names have changed between versions.
             with refusals(self.path), _silence():
                 config = self._config()
-                return self._class(config).from_pretrained(
-                    self.path, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype="auto"
-                )
+                options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False, "dtype": "auto"}
+                model, report = self._class(config).from_pretrained(self.path, config=config, output_loading_info=True, **options)
+            if missing := sorted(report["missing_keys"]):
+                raise InputError(f"{self.path} lacks {missing[0]}, which its config asks for ({len(missing)} missing)")
+            if unknown := sorted(report["unexpected_keys"]):
+                warnings.warn(f"{self.path} holds {unknown[0]}, which its model has no place for ({len(unknown)} left out)", stacklevel=2)
+            return model
         return load(self.build(), self.path)
 
     def table(self, tensors: dict[str, torch.Tensor]) -> dict[str, dict]:
@@ -136,6 +145,10 @@ class Source:
         return inputs
 
     def _config(self) -> Any:
+        if (self.path / "adapter_config.json").exists():  # which transformers would load, pickled too
+            raise InputError(f"{self.path} holds an adapter: merge it into the model first")
+        for kind in _kernels(self.config):  # which transformers would download and run
+            raise InputError(f"{self.path}: its config asks for {kind!r:.80}, code from elsewhere; take that out")
         return library("transformers").AutoConfig.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
 
     def _class(self, config: Any) -> Any:
@@ -187,24 +200,39 @@ def refusals(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, AssertionError) as error:
-        if "memory" in str(error):
+    except Exception as error:  # libraries have classes of their own, such as huggingface_hub's for fields of a wrong type
+        if isinstance(error, MemoryError) or "memory" in str(error):
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
+        if "ignore_mismatched_sizes" in str(error):  # advice of transformers to those who call it
+            raise InputError(f"{path}: the weights have other sizes than its config says") from None
+        text = " ".join(str(error).split())
+        if not text or isinstance(error, KeyError):  # whose text is the key alone
+            text = f"{type(error).__name__} {text}"
         raise InputError(f"{path}: {text:.300}") from None
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No progress bar of transformers: printing is for the command line."""
+    """No progress bar and no report of transformers: printing is for the command line."""
     logging = library("transformers").utils.logging
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def _kernels(value: Any) -> Iterator[str]:
+    """Implementations that a config, or one within it, wants from the hub: "owner/name" instead of a word."""
+    for key, held in value.items() if isinstance(value, dict) else ():
+        if key.endswith("_implementation"):
+            yield from (str(each) for each in (held.values() if isinstance(held, dict) else [held]) if "/" in str(each))
+        else:
+            yield from _kernels(held)
 
 
 def _timm_size(model: torch.nn.Module) -> tuple[int, int, int]:

@@ -50,13 +50,15 @@ def write_state(path: Path, state: State) -> None:
     """Write a file, under a temporary name first.
 
     Raises:
-        InputError: a value that is no tensor.
+        InputError: a value that is no tensor, is on the meta device or of a dtype that safetensors does not know.
         RegistryError: it cannot be written.
     """
-    if other := [name for name, value in state.tensors.items() if not isinstance(value, Tensor)]:
-        raise InputError(f"{other[0]} is no tensor; safetensors holds nothing else")
+    for name, value in state.tensors.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+            raise InputError(f"{name} is no dense tensor with values; safetensors holds nothing else")
     stored: dict[str, Tensor] = {}
     shared: dict[str, str] = {}
+    memory: set[int] = set()
     first: dict[tuple, str] = {}
     for name, tensor in state.tensors.items():
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
@@ -66,7 +68,9 @@ def write_state(path: Path, state: State) -> None:
         first[place] = name
         kept = tensor.detach().cpu().contiguous()
         # Views of one memory that are not the same tensor: safetensors wants each to have its own.
-        stored[name] = kept if kept.untyped_storage().nbytes() == kept.nbytes else kept.clone()
+        own = kept.untyped_storage().nbytes() == kept.nbytes and kept.data_ptr() not in memory
+        stored[name] = kept if own else kept.clone()
+        memory.add(kept.data_ptr())
     table = {"version": VERSION, "shared": shared, "layers": state.layers, "bases": state.bases}
     table["sha256"] = digest(stored, table)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -80,6 +84,8 @@ def write_state(path: Path, state: State) -> None:
         except BaseException:  # Ctrl-C too leaves nothing behind
             temporary.unlink(missing_ok=True)
             raise
+    except KeyError as error:
+        raise InputError(f"safetensors does not hold {error}") from None
     except (OSError, safetensors.SafetensorError) as error:
         raise RegistryError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from stlsearch.errors import InputError
 from stlsearch.nn.basis import LEARNABLE, Basis
 from stlsearch.nn.count import bytes_of, count, layer_macs, parameters_of
 from stlsearch.nn.layers import kind_of, matrix, names_of, obstacle
-from stlsearch.nn.observe import Seen, observe
+from stlsearch.nn.observe import Seen, hides_later_tokens, observe
 from stlsearch.nn.plan import Algorithm, LayerPlan, Plan
 from stlsearch.ops.tiles import tile_of
 from stlsearch.registry.store import Registry, open_registry
@@ -59,11 +60,12 @@ def plan(
         basis: one for all layers, or by layer: a mapping from patterns of names, of which the first that fits counts, or a function
             of the name. A layer for which they have none stays dense. A `Basis` is shared by its layers, whatever it learns.
         include, exclude: patterns of names as of `fnmatch`, such as ``"blocks.*.mlp.*"``.
-        example: an input of the model: a tensor, a tuple of arguments or a mapping of named ones. It runs twice, in evaluation.
+        example: an input of the model: a tensor, a tuple of arguments or a mapping of named ones. It runs twice or thrice, in evaluation.
         seen: what each layer does, for a model that cannot be run; instead of an example.
         rows: which rows share a tile, "tokens", "blocks" or "batch" as for `STLLinear`.
         learn: factors of the bases to learn, each layer its own; "" shares fixed ones between all layers.
-        causal_safe: refuse to let tokens see later ones. None finds out: True for models that transformers calls causal.
+        causal_safe: refuse to let tokens see later ones. None finds out: True for models that transformers calls causal, and for those
+            that give PyTorch's attention ``is_causal=True`` for the example. It sees no mask of your own making: say True then.
 
     Raises:
         InputError: a model that is one layer, an unknown option, a pattern that fits no layer, no registered basis, or rows that
@@ -77,7 +79,9 @@ def plan(
         raise InputError(
             f"the model is a single layer, {type(model).__name__}, which cannot be replaced from within: see STLLinear.from_linear"
         )
-    safe = is_causal(model) if causal_safe is None else causal_safe
+    safe = causal_safe
+    if safe is None:
+        safe = is_causal(model) or (example is not None and hides_later_tokens(model, example))
     candidates = _candidates(model, _chooser(basis, rank, tile), _patterns(include), _patterns(exclude), learn)
     if safe and rows != "batch" and any(not each.exact and not each.reason for each in candidates):
         raise InputError(
@@ -141,14 +145,15 @@ def _candidates(
         insisted = any(each in fitting for each in known)
         against = next((pattern for pattern in exclude if any(fnmatchcase(each, pattern) for each in known)), None)
         inner, outputs = (int(size) for size in matrix(module).shape)
-        others = [other for other in users.get(id(module.weight), []) if other != name]
+        mine = module.named_parameters(recurse=False)
+        others = [(value, other) for value, parameter in mine for other in users[id(parameter)] if other != name]
         algorithm, reason = None, obstacle(module)
         if not fitting:
             reason = "not included"
         elif against is not None and not insisted:
             reason = f"excluded by {against!r}"
         elif others:
-            reason = f"its weight is that of {others[0] or 'the model'} too"
+            reason = f"its {others[0][0]} is that of {others[0][1] or 'the model'} too"
         elif not reason and (algorithm := choose(name)) is None:
             reason = "no basis is given for it"
         elif algorithm is not None:
@@ -190,7 +195,7 @@ def _planned(each: _Candidate, seen: Seen | None, rows: str) -> LayerPlan:
     source = each.algorithm.algorithm if isinstance(each.algorithm, Basis) else each.algorithm
     white = 0.0 if source is None else source.error
     error = white if seen is None or seen.error is None else seen.error
-    note = "mixes samples" if mixes else ""
+    note = "mixes samples" if mixes else "" if math.isfinite(error) else "its result is not finite"
     return LayerPlan(*record, before, after, parameters[0], encoded, error, each.algorithm, note=note)
 
 
@@ -207,7 +212,7 @@ def _assembled(
         weight: Any = each.module.weight
         size = weight.element_size()
         fewer += layer.parameters_before - layer.parameters_after
-        spared += size * (layer.parameters_before - layer.parameters_after)
+        spared += size * (layer.parameters_before - layer.parameters_after) - 8 * layer.inner * _ordered(algorithm)
         key = algorithm if isinstance(algorithm, Basis) else layer.name if learn else (algorithm, weight.dtype)
         if key in known:
             continue
@@ -233,6 +238,11 @@ def _shape(algorithm: Algorithm | None) -> tuple[tuple[int, int, int], int]:
         return algorithm.tile, algorithm.rank
     assert algorithm is not None
     return tile_of(algorithm), algorithm.rank
+
+
+def _ordered(algorithm: Algorithm) -> bool:
+    """Whether it orders channels: every layer then holds that order, K numbers of 8 bytes."""
+    return (algorithm.channels if isinstance(algorithm, Basis) else algorithm.metric and algorithm.metric.channels) is not None
 
 
 def _misfit(algorithm: Algorithm, inner: int, outputs: int) -> str:
@@ -275,10 +285,11 @@ def best_registered(rank: int, tile: Target | int | str | Sequence[int], registr
     """The registered algorithm of that tile and rank with the lowest error.
 
     Raises:
-        InputError: there is none, or what is no tile.
+        InputError: there is none, or what is no tile or no rank of it.
     """
     if not isinstance(tile, Target):
-        tile = Target.matmul(*(parse_tile(str(tile)) if isinstance(tile, int | str) else tuple(tile)))
+        tile = Target.matmul(*parse_tile("x".join(map(str, tile)) if isinstance(tile, tuple | list) else str(tile)))
+    tile.check_rank(rank)
     entry = (registry or open_registry()).best(tile, rank)
     if entry is None:
         size = "x".join(map(str, tile.shape or ()))

@@ -12,7 +12,7 @@ from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.nn.basis import LEARNABLE, Basis
 from stlsearch.nn.conv import STLConv2d
-from stlsearch.nn.layers import kind_of, matrix
+from stlsearch.nn.layers import kind_of, matrix, obstacle
 from stlsearch.nn.linear import STLLinear
 from stlsearch.ops import Layout
 from stlsearch.registry import codec
@@ -57,6 +57,14 @@ def describe(model: torch.nn.Module) -> tuple[dict[str, dict], dict[str, object]
     return layers, bases
 
 
+def check_same(name: str, entry: object, own: Mapping[str, object]) -> None:
+    """Raise `InputError` unless a layer that a model has already computes what its description in a file says."""
+    for key in ("kind", "inner", "outputs", "bias", "rows", "group_axis", "layout", "basis"):
+        if not isinstance(entry, dict) or entry.get(key) != own[key]:
+            saved = entry.get(key) if isinstance(entry, dict) else entry
+            raise InputError(f"{name} is saved with {key} {saved!r:.80}, the model's has {own[key]!r:.80}")
+
+
 class Builder:
     """Makes layers from their descriptions; those that shared a basis share it again.
 
@@ -85,6 +93,8 @@ class Builder:
             InputError: the module is of another kind or size, or the description or its tensors do not fit together.
         """
         entry = self.layers[name]
+        if kind_of(module) and (reason := obstacle(module)):
+            raise InputError(f"{name}: the model's layer cannot be replaced: {reason}")
         if not isinstance(entry, dict):
             raise InputError(f"{name}: its description is no JSON object")
         kind = {"conv1d": "linear"}.get(known := kind_of(module) or "", known)
@@ -121,7 +131,7 @@ class Builder:
 
     def _options(self, name: str, entry: dict, inner: int) -> dict[str, Any]:
         layout, axis = entry.get("layout"), entry.get("group_axis")
-        if not (isinstance(layout, list) and len(layout) == 3 and (axis is None or isinstance(axis, int))):
+        if not (isinstance(layout, list) and len(layout) == 3 and (axis is None or type(axis) is int)):
             raise InputError(f"{name}: its layout is three words and its group_axis a number or null")
         order = torch.arange(inner) if entry.get("ordered") is True else None  # the real one comes with the tensors
         options = {"rows": str(entry.get("rows")), "group_axis": axis, "causal_safe": entry.get("causal_safe") is True, "channels": order}
