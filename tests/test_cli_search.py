@@ -141,17 +141,17 @@ def test_ctrl_c_keeps_the_lowest_rank_and_exits_130(tmp_path):
 def test_frontier_lists_the_best_of_each_rank_beside_random_starts(run, tmp_path):
     for rank in ("5", "6"):
         for seed in ("0", "1"):
-            fitted = ["fit", "--tile", "2x2x5", "--rank", rank, "--init", "random", "--restarts", "4", "--iterations", "30", "--seed", seed]
+            fitted = ["fit", "--tile", "2x5x2", "--rank", rank, "--init", "random", "--restarts", "4", "--iterations", "30", "--seed", seed]
             assert run(*fitted)[0] == 0
     picture = tmp_path / "front.svg"
-    code, out, _ = run("frontier", "--tile", "2x2x5", "--random", "4", "--plot", str(picture), "--json")
+    code, out, _ = run("frontier", "--tile", "2x5x2", "--random", "4", "--plot", str(picture), "--json")
     assert code == 0
     front = json.loads(out)["front"]
     assert [row["rank"] for row in front] == [5, 6]
     assert 1 > front[0]["rel_sq_error"] > front[1]["rel_sq_error"] > 0.5
     assert 0.6 < front[0]["random_rel_sq_error"] < 0.9
     assert "keep r of 20 products" in picture.read_text()
-    rows = run("frontier", "--tile", "2x2x5")[1].splitlines()
+    rows = run("frontier", "--tile", "2x5x2")[1].splitlines()
     assert rows[0].split()[:2] == ["rank", "FLOP"]
     assert len(rows) == 3
     exact = json.loads(run("frontier", "--tile", "2", "--random", "4", "--json")[1])["front"][-1]
@@ -159,14 +159,14 @@ def test_frontier_lists_the_best_of_each_rank_beside_random_starts(run, tmp_path
 
 
 def test_frontier_search_fills_every_rank_resumes_and_only_ever_improves(run, tmp_path):
-    search = ["frontier", "--tile", "2x2x5", "--ranks", "3-6", "--json"]
+    search = ["frontier", "--tile", "2x5x2", "--ranks", "3-6", "--json"]
     code, out, err = run(*search, "--steps", "4")
     assert code == 0
     first = {row["rank"]: row["rel_sq_error"] for row in json.loads(out)["front"]}
     assert sorted(first) == [3, 4, 5, 6]
     assert err.count(", registered") == 4
     assert 0.85 > first[3] > first[4] > first[5] > first[6] > 0.5
-    (state,) = (tmp_path / "registry").glob(".frontier-2x2x5-1000.0-0.state")
+    (state,) = (tmp_path / "registry").glob(".frontier-2x5x2-1000.0-0.state")
     done = json.loads(state.read_text())["steps"]
     assert done >= 4  # a strategy that does not apply counts as a step too
     _, out, err = run(*search, "--steps", "3")
@@ -180,8 +180,8 @@ def test_frontier_search_fills_every_rank_resumes_and_only_ever_improves(run, tm
 
 
 def test_frontier_search_records_commands_that_reproduce_its_bases(run, tmp_path):
-    assert run("frontier", "--tile", "2x2x5", "--ranks", "5-6", "--steps", "3")[0] == 0
-    files = list((tmp_path / "registry").glob("2x2x5_*.json"))
+    assert run("frontier", "--tile", "2x5x2", "--ranks", "5-6", "--steps", "3")[0] == 0
+    files = list((tmp_path / "registry").glob("2x5x2_*.json"))
     assert len(files) >= 2
     for path in files:
         stored = loads(path.read_text())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from torch import Tensor
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.ops import Bases
+from stlsearch.ops.described import Described
 from stlsearch.targets import Target
 
 LEARNABLE = ("", "U", "W", "UW")
 """Which factors are parameters. V is none of them: weights are stored encoded, so it never enters a product."""
 
 
-class Basis(torch.nn.Module):
+class Basis(Described):
     """The factors U (r, nm), V (r, mp), W (r, np) of an algorithm: parameters where they are learned, buffers where they are not.
 
     ``state_dict`` holds them with the algorithm's id and tile, which have to agree when it is loaded. Learned factors keep the id
@@ -39,6 +38,7 @@ class Basis(torch.nn.Module):
     U: Tensor
     V: Tensor
     W: Tensor
+    noun = "a basis"
 
     def __init__(
         self,
@@ -86,28 +86,9 @@ class Basis(torch.nn.Module):
         provenance = {"solver": "trained in a network", "learned": list(self.learn), "parents": [{"id": self.algorithm_id}]}
         return BilinearAlgorithm.from_floats(Target.matmul(*self.tile), U, V, W, provenance=provenance)
 
-    def get_extra_state(self) -> Tensor:
-        """The id and the tile: the bytes of a JSON object, in a tensor so that safetensors can hold them too."""
-        return torch.tensor(list(json.dumps({"algorithm_id": self.algorithm_id, "tile": list(self.tile)}).encode()), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Check that a loaded state belongs to the same algorithm.
-
-        Raises:
-            InputError: it does not.
-        """
-        try:
-            saved = dict(json.loads(state.numpy(force=True).tobytes()))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"the state of a basis holds {type(state).__name__}, not the bytes of a JSON object") from error
-        for key, value in (("algorithm_id", self.algorithm_id), ("tile", list(self.tile))):
-            if saved.get(key) != value:
-                raise InputError(f"the state was saved for a basis of {key} {saved.get(key)}, not {value}")
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
-        if (extra := state_dict.get(f"{prefix}_extra_state")) is not None:
-            self.set_extra_state(extra)  # before any factor is overwritten
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def description(self) -> dict[str, object]:
+        """The algorithm's id and its tile."""
+        return {"algorithm_id": self.algorithm_id, "tile": list(self.tile)}
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""

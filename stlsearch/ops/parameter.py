@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stlsearch.errors import InputError
+from stlsearch.ops.described import Described
 from stlsearch.ops.encoded import EncodedWeight, check_encoded
 
 
-class EncodedParameter(torch.nn.Module):
+class EncodedParameter(Described):
     """An encoded weight as a parameter: assign it to a module's attribute, and optimisers, `to` and `state_dict` see it.
 
     ``state_dict`` holds the tensor, and beside it the algorithm's id, the sizes and the layout, which have to agree when it is
@@ -20,6 +19,7 @@ class EncodedParameter(torch.nn.Module):
     """
 
     channels: Tensor | None
+    noun = "an encoded weight"
 
     def __init__(self, encoded: EncodedWeight, *, requires_grad: bool = True) -> None:
         super().__init__()
@@ -34,32 +34,10 @@ class EncodedParameter(torch.nn.Module):
         """The encoded weight, its tensor being the parameter."""
         return EncodedWeight(self.tensor, *self._fixed, self.channels)
 
-    def get_extra_state(self) -> Tensor:
-        """What the tensor alone does not say: the bytes of a JSON object, in a tensor so that safetensors can hold them too."""
-        return torch.tensor(list(json.dumps(self._description()).encode()), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Check that a loaded state belongs to the same algorithm, sizes and layout.
-
-        Raises:
-            InputError: it does not.
-        """
-        try:
-            saved = dict(json.loads(state.numpy(force=True).tobytes()))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"the state of an encoded weight holds {type(state).__name__}, not the bytes of a JSON object") from error
-        for key, value in self._description().items():
-            if saved.get(key) != value:
-                raise InputError(f"the state was saved for {key} {saved.get(key)}, not {value}")
-
-    def _description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
+        """The algorithm's id, the sizes and the layout."""
         shape, algorithm_id, layout = self._fixed
         return {"algorithm_id": algorithm_id, "shape": list(shape), "layout": [layout.rows, layout.channels, layout.outputs]}
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
-        if (extra := state_dict.get(f"{prefix}_extra_state")) is not None:
-            self.set_extra_state(extra)  # before the tensor is overwritten
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""

@@ -118,13 +118,6 @@ class FlipWalk:
         if self.lowest < before:
             self.improved = self.tries  # how many had been made when the lowest rank fell last
 
-    def adopt(self, other: FlipWalk) -> None:
-        """Go on from another walker's best state, with random numbers of its own."""
-        random, flips = self._state[int(RANDOM)], self._state[int(FLIPS)]
-        self._state[:] = self._best[:] = other._best
-        self._state[int(RANDOM)], self._state[int(FLIPS)] = random, flips
-        self._since = 0
-
     def _rank(self, state: np.ndarray) -> int:
         terms = int(state[int(RANK)])
         return 3 * terms + int(state[int(FIXED)]) if self.cyclic else terms
