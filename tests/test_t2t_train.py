@@ -268,9 +268,9 @@ def test_digits_are_learned(rank, tmp_path):
 def test_two_processes_train_together(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(FOLDER / "train.py")]
     options = [*SMALL, "--rank", "24", "--epochs", "2", "--out", str(tmp_path), "--json"]
-    part = subprocess.run([*command, *options, "--stop-after", "1"], check=True, capture_output=True, text=True)
+    part = subprocess.run([*command, *options, "--stop-after", "1"], check=True, capture_output=True, text=True, timeout=120)
     assert json.loads(part.stdout)["epochs"] == 1
-    done = subprocess.run([*command, *options, "--resume"], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, *options, "--resume"], check=True, capture_output=True, text=True, timeout=120)
     result = json.loads(done.stdout)  # one process prints
     assert result["finished"]
     assert json.loads((tmp_path / "config.json").read_text())["made_with"]["processes"] == 2
