@@ -23,7 +23,6 @@ from stlsearch.nn.pruning import (
     refit,
     sparse_gpt,
     stl_cost,
-    stl_rank_at,
     two_four,
     two_four_calibrated,
 )
@@ -376,7 +375,6 @@ def test_low_rank_is_the_best_of_its_rank():
 
 def test_costs():
     assert stl_cost(24, (4, 4, 4), 256, 512) == pytest.approx(24 / 64 + 24 / 512 + 24 / 256)
-    assert stl_rank_at(0.5, (4, 4, 4), 256, 512) == 23
     assert low_rank_cost(rank_at(0.5, 256, 512), 256, 512) <= 0.5 < low_rank_cost(rank_at(0.5, 256, 512) + 1, 256, 512)
 
 

@@ -478,29 +478,3 @@ def test_unknown_layouts_are_refused():
         ((name, value),) = wrong.items()
         with pytest.raises(InputError, match=f"unknown {name} layout {value!r}; valid: "):
             Layout(**wrong)
-
-
-@pytest.mark.parametrize("layout", [Layout(), Layout("batch", "blocked", "blocked")])
-def test_small_products_by_pytorch_are_those_of_the_kernels(layout, monkeypatch):
-    algorithm = random_algorithm(2, 3, 2, 5)
-    x, weight = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 5, 7), (7, 4)))
-    found = []
-    for small in (0, 1 << 20):
-        monkeypatch.setattr("stlsearch.ops.product.SMALL", small)
-        leaves = [tensor.clone().requires_grad_() for tensor in (x, weight)]
-        bases = Bases.prepare(algorithm, dtype=torch.float64)
-        bases = replace(bases, U=bases.U.requires_grad_(), W=bases.W.requires_grad_())
-        y = stl_matmul(leaves[0], encode_weights(leaves[1], bases, layout=layout), bases)
-        names = {node.name() for node in walked(y.grad_fn)}
-        assert any("stlsearch_product" in name for name in names) is (small == 0)
-        y.square().sum().backward()
-        found.append([y.detach(), *(tensor.grad for tensor in (*leaves, bases.U, bases.W))])
-    torch.testing.assert_close(found[0], found[1])
-
-
-def walked(node):
-    """A node of autograd's graph and all before it."""
-    if node is not None:
-        yield node
-        for following, _ in node.next_functions:
-            yield from walked(following)

@@ -16,6 +16,7 @@ from test_ops import LAYOUTS, random_algorithm, random_tensors
 
 from stlsearch.errors import InputError
 from stlsearch.ops import (
+    Bases,
     Layout,
     backend,
     compiled,
@@ -256,3 +257,29 @@ def test_kernels_are_compiled_where_machine_code_cannot_be_kept(monkeypatch):
 def test_an_unknown_backend_is_refused():
     with pytest.raises(InputError, match="unknown backend 'fast'; valid: auto, plain"), backend("fast"):
         pass
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout("batch", "blocked", "blocked")])
+def test_small_products_by_pytorch_are_those_of_the_kernels(layout, monkeypatch):
+    algorithm = random_algorithm(2, 3, 2, 5)
+    x, weight = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 5, 7), (7, 4)))
+    found = []
+    for small in (0, 1 << 20):
+        monkeypatch.setattr("stlsearch.ops.product.SMALL", small)
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, weight)]
+        bases = Bases.prepare(algorithm, dtype=torch.float64)
+        bases = replace(bases, U=bases.U.requires_grad_(), W=bases.W.requires_grad_())
+        y = stl_matmul(leaves[0], encode_weights(leaves[1], bases, layout=layout), bases)
+        names = {node.name() for node in walked(y.grad_fn)}
+        assert any("stlsearch_product" in name for name in names) is (small == 0)
+        y.square().sum().backward()
+        found.append([y.detach(), *(tensor.grad for tensor in (*leaves, bases.U, bases.W))])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def walked(node):
+    """A node of autograd's graph and all before it."""
+    if node is not None:
+        yield node
+        for following, _ in node.next_functions:
+            yield from walked(following)

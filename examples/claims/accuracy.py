@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from command import checked, numbers, opened, parser, run, show
-from intervals import interval, paired
+from intervals import difference, interval
 from networks import backbone_macs, backbone_weights, equal_width
 from starts import basis_named
 from training import BLOCKS, RATE, Results, Run, tuned
@@ -47,7 +47,7 @@ def main() -> None:
         "score": lambda row: interval(row["scores"]).show(),
         "loss in training": lambda row: interval(row["train_losses"]).show(4),
         "in test": lambda row: interval(row["losses"]).show(4),
-    } | {f"vs {name}": lambda row, name=name: _difference(row, name) for name in RIVALS}
+    } | {f"vs {name}": lambda row, name=name: difference(row, name) for name in RIVALS}
     show(rows, columns, as_json=options.json)
     if options.plot:
         draw(rows, options)
@@ -88,14 +88,6 @@ def compare(task: str, width: int, ranks: list[int], kinds: list[str], options: 
         }
         for name, first, against in wanted
     ]
-
-
-def _difference(row: dict, name: str) -> str:
-    """The paired difference of scores; a star where its interval leaves out 0."""
-    if name not in row["rivals"]:
-        return ""
-    found = paired(row["scores"], row["rivals"][name])
-    return found.show(signed=True) + (" *" if found.sign else "")
 
 
 def draw(rows: list[dict], options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from command import checked, numbers, opened, parser, run, show
-from intervals import interval, paired
+from intervals import difference, interval
 from starts import BASES, REGISTERED, basis_named
 from training import RATE, Results, Run, tuned
 
@@ -48,7 +48,7 @@ def main() -> None:
         "basis": lambda row: row["basis"],
         "e": lambda row: "-" if row["error"] is None else f"{row['error']:.3f}",
         "score": lambda row: interval(row["scores"]).show(),
-    } | {f"vs {name}": lambda row, name=name: _difference(row, name) for name in RANDOM}
+    } | {f"vs {name}": lambda row, name=name: difference(row, name) for name in RANDOM}
     show(rows, columns, as_json=options.json)
     if options.plot:
         draw(rows, options)
@@ -76,14 +76,6 @@ def compare(task: str, rank: int, start: str, names: list[str], options: argpars
         made = {"learn": "learned" if learn else "fixed", "basis": name, "error": error, "scores": scores(first), "rivals": rivals}
         rows.append(common | made)
     return rows
-
-
-def _difference(row: dict, name: str) -> str:
-    """The paired difference of scores; a star where its interval leaves out 0."""
-    if name not in row["rivals"]:
-        return ""
-    found = paired(row["scores"], row["rivals"][name])
-    return found.show(signed=True) + (" *" if found.sign else "")
 
 
 def draw(rows: list[dict], options: argparse.Namespace) -> None:

@@ -49,3 +49,11 @@ def paired(values: Sequence[float | None], others: Sequence[float | None]) -> In
     if any(value is None for value in (*values, *others)):
         return interval([None])
     return interval([value - other for value, other in zip(values, others, strict=True)])
+
+
+def difference(row: dict, name: str) -> str:
+    """The paired difference of a row's scores to those of a rival; a star where its interval leaves out 0."""
+    if name not in row["rivals"]:
+        return ""
+    found = paired(row["scores"], row["rivals"][name])
+    return found.show(signed=True) + (" *" if found.sign else "")

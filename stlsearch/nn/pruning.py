@@ -139,11 +139,6 @@ def rank_at(cost: float, inner: int, outputs: int) -> int:
     return max(1, min(int(cost * inner * outputs / (inner + outputs) + 1e-9), inner, outputs))
 
 
-def stl_rank_at(cost: float, tile: tuple[int, int, int], inner: int, outputs: int) -> int:
-    """The rank r whose `stl_cost` is nearest to a share of the dense product's, at least 1."""
-    return max(1, round(cost / (1 / math.prod(tile) + 1 / outputs + 1 / inner)))
-
-
 def _completed(mask: Tensor, weight: Tensor) -> Tensor:
     """Exactly two of four: a mask read off non-zeros lacks those that happened to be zero."""
     return two_four(weight, mask.to(torch.float64) + weight.abs().double() / (4 * weight.abs().max().double() + 1e-300))

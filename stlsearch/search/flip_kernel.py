@@ -54,8 +54,6 @@ from stlsearch.search.flip_state import (
 
 THIRTY_ONE, LOW_BITS = U(31), U(2**31 - 1)
 ATTEMPTS = 200  # at a plus transition: with dense terms most pairs would leave {-1, 0, 1}
-PIECE = 10_000  # tries between two looks at the rank
-LARGEST_BUCKET = 62  # terms of one factor that are searched for dependences: their combination is a mask
 
 
 @kernel
