@@ -6,7 +6,7 @@ record of eight words, one line of the cache. Slots of equal factors and of equa
 are listed, since they can be flipped.
 
 Compiled code gets the bare address of the words: Numba counts the references of arrays atomically, even within its own calls, which
-takes as long as the rest of a flip. Indices without a sign need no check for negative ones.
+would be a good part of a flip. Indices without a sign need no check for negative ones.
 """
 
 from __future__ import annotations
