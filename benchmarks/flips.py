@@ -34,6 +34,9 @@ RACES = (
     ((4, 4, 4), 49, "Z", "none"),
     ((4, 4, 4), 49, "Z2", "cyclic"),
     ((4, 4, 4), 49, "Z", "cyclic"),
+    ((4, 4, 4), 49, "Z", "(12)(34),(13)(24)"),
+    ((4, 4, 4), 47, "Z2", "(234),(23)"),
+    ((4, 4, 4), 47, "Z2", "(234)"),
 )
 
 
@@ -83,6 +86,7 @@ def main() -> None:
     for ring in RINGS:
         FlipWalk(standard(2, 2, 2), 0, ring).search(1000, 8, 100, 1)  # compiles
         flip_search(Target.matmul(2, 2, 2), 7, 0, 10_000, ring=ring)
+    flip_search(Target.matmul(2, 2, 2), 7, 0, 10_000, symmetry="(12)")
 
     speeds = []
     print("| | ring | flips/s | tried/s |\n|---|---|---|---|")

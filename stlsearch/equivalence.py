@@ -13,12 +13,11 @@ An approximate algorithm keeps its e and g only under *orthogonal* changes of ba
 |u||v||w| and the singular values of u, v, w of every term, and the inner products of terms up to sign.
 
 Every one is a multiset over the terms, compared sorted. They are necessary for two algorithms to be the same, not
-sufficient: equal signatures are no proof, different ones are.
+sufficient: equal signatures are no proof, different ones are. Exact algorithms are compared by `stlsearch.identity`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,11 +27,9 @@ import numpy as np
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.transforms import cyclic_form
 from stlsearch.errors import InputError
-from stlsearch.exact import modulus_of
 
 TOLERANCE = 1e-3  # relative: optima found by different paths agree to about 1e-5, different ones differ by far more
 RANK_TOLERANCE = 1e-3  # a singular value below this share of the largest counts as zero
-PRIME = 2**31 - 1
 
 
 def rank_triples(algorithm: BilinearAlgorithm, tolerance: float = RANK_TOLERANCE) -> tuple[tuple[int, int, int], ...]:
@@ -54,38 +51,6 @@ def triple_products(algorithm: BilinearAlgorithm) -> np.ndarray:
     U, V, W = _matrices(algorithm)
     traces = np.einsum("rij,sjk,tki->rst", U, V, W, optimize=True)
     return np.sort((traces * traces.transpose(2, 0, 1) * traces.transpose(1, 2, 0)).real, axis=None)
-
-
-def class_invariant(algorithm: BilinearAlgorithm) -> str:
-    """SHA-256 of what every change of basis, cyclic shift and transposition leaves of an exact algorithm, 64 hex digits.
-
-    The multiset of q_rst modulo 2^31 - 1 (modulo p over Zp), computed without rounding, so that it can be compared and
-    stored. Two algorithms of one class have the same; two that have the same are probably of one class.
-
-    Raises:
-        InputError: an inexact or complex algorithm, one that is not a matrix product, or a denominator divisible by the prime.
-    """
-    if algorithm.exact is None or any(factor.imaginary is not None for factor in algorithm.exact):
-        raise InputError(f"a class invariant needs an exact real algorithm, not one over {algorithm.ring}")
-    n, m, p = _shape(algorithm)
-    prime = modulus_of(algorithm.ring) or PRIME
-    residues = []
-    for factor in algorithm.exact:
-        if factor.denominator % prime == 0:
-            raise InputError(f"the denominator {factor.denominator} has no inverse modulo {prime}")
-        scale = pow(int(factor.denominator), -1, prime)
-        residues.append(np.array([[int(value) * scale % prime for value in row] for row in factor.real.tolist()], dtype=np.int64))
-    U, V, W = residues[0].reshape(-1, n, m), residues[1].reshape(-1, m, p), residues[2].reshape(-1, n, p)
-    traces = np.zeros((len(U),) * 3, dtype=np.int64)
-    for i in range(n):
-        for k in range(p):
-            pairs = np.zeros((len(U),) * 2, dtype=np.int64)
-            for j in range(m):
-                pairs = (pairs + U[:, None, i, j] * V[None, :, j, k]) % prime
-            traces = (traces + pairs[:, :, None] * W[None, None, :, i, k]) % prime
-    products = traces * traces.transpose(2, 0, 1) % prime * traces.transpose(1, 2, 0) % prime
-    head = f"{sorted((n, m, p))} {algorithm.rank} {prime}".encode()
-    return hashlib.sha256(head + np.sort(products, axis=None).astype(">i8").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +99,8 @@ class Signature:
 def same_orbit(one: BilinearAlgorithm, other: BilinearAlgorithm, tolerance: float = TOLERANCE) -> bool:
     """Whether two algorithms look the same under orthogonal changes of basis, scaling and reordering of terms.
 
-    No is certain (up to the tolerance), yes is not, see above. Exact algorithms that differ by a general change of
-    basis are told by `class_invariant`.
+    No is certain (up to the tolerance), yes is not, see above. About exact algorithms and general changes of basis
+    `stlsearch.identity` decides.
     """
     return Signature.of(one).distance(Signature.of(other)) <= tolerance
 

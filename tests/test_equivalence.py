@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import noisy, strassen_mod_2
+from samples import noisy
 
 from stlsearch.algorithm import BilinearAlgorithm
-from stlsearch.constructions.classical import karatsuba, laderman, standard, strassen, winograd
-from stlsearch.constructions.transforms import compose, cyclic, sandwich, transpose
-from stlsearch.equivalence import DistinctPool, Signature, class_invariant, rank_triples, same_orbit, triple_products
-from stlsearch.errors import InputError
+from stlsearch.constructions.classical import karatsuba, laderman, standard, strassen
+from stlsearch.constructions.transforms import compose, sandwich
+from stlsearch.equivalence import DistinctPool, Signature, rank_triples, same_orbit, triple_products
 from stlsearch.solvers import als, lm
 from stlsearch.solvers.problem import Problem
 from stlsearch.targets import Target
@@ -53,25 +52,6 @@ def test_general_changes_of_basis_leave_ranks_and_triple_products(algorithm):
 def test_rank_triples_of_strassen():
     assert rank_triples(strassen()) == ((1, 1, 1),) * 6 + ((2, 2, 2),)
     assert rank_triples(standard(2, 1, 2)) == ((1, 1, 1),) * 4
-
-
-def test_the_class_invariant_is_one_for_all_algorithms_of_rank_7_and_tells_others_apart():
-    # De Groote: all algorithms of rank 7 for 2 x 2 matrices are one up to changes of basis.
-    turned = sandwich(strassen(), [[1, 2], [0, 1]], [[1, 0], [3, 1]], [[2, 1], [1, 1]])
-    same = {class_invariant(algorithm) for algorithm in (strassen(), winograd(), turned, cyclic(strassen()), transpose(winograd()))}
-    assert len(same) == 1
-    assert class_invariant(standard(2, 2, 2)) not in same
-    double = compose(strassen(), strassen())
-    assert class_invariant(double) == class_invariant(compose(strassen(), winograd()))
-    assert class_invariant(laderman()) == class_invariant(cyclic(laderman()))
-    assert len(class_invariant(strassen_mod_2())) == 64
-
-
-def test_a_class_invariant_needs_an_exact_matrix_product():
-    with pytest.raises(InputError, match="exact"):
-        class_invariant(inexact())
-    with pytest.raises(InputError, match="matrix products"):
-        class_invariant(karatsuba())
 
 
 def optima(problem, rank, penalty, count=16):

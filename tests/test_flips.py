@@ -153,7 +153,7 @@ def test_other_targets_work_too():
         (lambda target: flip_search(target, 7, start=strassen_mod_2()), "not exact over Z: valid over Z2"),
         (lambda target: flip_search(target, 7, start=noisy()), "valid over no exact ring"),
         (lambda target: flip_search(Target.matmul(9, 8, 1), 7), "up to 64 entries"),
-        (lambda target: flip_search(target, 7, symmetry="mirror"), "valid: none, cyclic"),
+        (lambda target: flip_search(target, 7, symmetry="mirror"), "unknown symmetry"),
         (lambda target: flip_search(Target.matmul(2, 2, 3), 7, symmetry="cyclic"), "square matrices, not for 2x2x3"),
         (lambda target: FlipWalk(laderman(), 0, "Z", "cyclic"), "has no cyclic symmetry"),
         (lambda target: FlipWalk(toom(3, 3), 0), "not exact over Z"),

@@ -13,6 +13,7 @@ from stlsearch.registry.store import Registry
 
 if TYPE_CHECKING:
     from stlsearch.evaluate import Evaluation
+    from stlsearch.evaluate.stability import ForwardError, Stability
 
 
 @click.command("evaluate")
@@ -41,13 +42,15 @@ def command(
     """Measure error, cost and wall clock of an algorithm as an operator.
 
     NAME is a name, the beginning of one, the beginning of an id, or a .json file. Gaussian matrices are multiplied by the
-    algorithm and by torch.matmul, on one device in alternation; errors are against a float64 product.
+    algorithm and by torch.matmul, on one device in alternation; errors are against a float64 product. Exact algorithms also get
+    growth factor, e_max and forward-error bounds of their recursion, beside errors measured on the CPU.
     """
     shape = parse_size(size)
     algorithm = registry.get(name).algorithm
     # Only now: torch takes seconds to load, and --help and mistyped names should not wait for it.
     from stlsearch.devices import resolve_device, set_threads
     from stlsearch.evaluate import evaluate
+    from stlsearch.evaluate.stability import forward_errors, stability
 
     chosen = resolve_device(device)
     set_threads(threads)
@@ -62,10 +65,14 @@ def command(
         timing=not no_timing,
         progress=lambda line: click.echo(line, err=True),
     )
+    figures = stability(algorithm) if algorithm.is_exact else None
+    forward = [] if figures is None else forward_errors(algorithm, dtypes=[error.dtype for error in found.errors], seed=seed)
     if as_json:
-        emit_json(found.to_dict())
+        measured = {"errors": [error.to_dict() for error in forward]}
+        emit_json({**found.to_dict(), "stability": None if figures is None else {**figures.to_dict(), **measured}})
     else:
-        click.echo("\n\n".join([_head(found), _errors(found), _costs(found), *([_timings(found)] if found.measurements else [])]))
+        parts = [_head(found), _errors(found), *([] if figures is None else [_stability(figures, forward)]), _costs(found)]
+        click.echo("\n\n".join([*parts, *([_timings(found)] if found.measurements else [])]))
 
 
 def _head(found: Evaluation) -> str:
@@ -97,6 +104,27 @@ def _errors(found: Evaluation) -> str:
         "beside float64: ||Y - Y64||/||Y64|| (not squared) of the same operator, rounding alone"
     )
     return f"{table([header, *rows], right=range(1, len(header)))}\n{note}"
+
+
+def _stability(figures: Stability, errors: list[ForwardError]) -> str:
+    lines = [f"stability: growth factor {figures.growth:.6g}, e_max {figures.emax}, prefactor {figures.prefactor}"]
+    if errors:
+        header = ("forward error", "levels", "largest entry", "bound", "Frobenius", "bound")
+        rows = [
+            (
+                error.dtype,
+                str(error.levels),
+                f"{error.largest:.4g}",
+                f"{error.largest_bound:.4g}",
+                f"{error.frobenius:.4g}",
+                f"{error.frobenius_bound:.4g}",
+            )
+            for error in errors
+        ]
+        size = errors[0].size
+        lines.append(table([header, *rows], right=range(1, len(header))))
+        lines.append(f"in units of u |A| |B|, {size[:2]} times {size[1:]}; level 0 is the ordinary product (docs/stability.md)")
+    return "\n".join(lines)
 
 
 def _costs(found: Evaluation) -> str:

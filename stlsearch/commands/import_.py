@@ -1,30 +1,159 @@
-"""`stlsearch import`: algorithms from files into the registry."""
+"""`stlsearch import`: algorithms from files and folders into the registry."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from stlsearch.commands.options import registry_option
-from stlsearch.commands.summary import printable
-from stlsearch.registry.formats import IMPORTERS, read_file
+from stlsearch.bulk import Intake, Row, collect, summary
+from stlsearch.commands.options import INTERRUPTED, TileType, emit_json, json_option, registry_option
+from stlsearch.commands.summary import printable, table
+from stlsearch.registry.formats import READERS, Read, read_all
+from stlsearch.registry.formats.scheme import ring_name
 from stlsearch.registry.store import Registry
+from stlsearch.targets import Target
+
+LOG_SECONDS = 5.0
 
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "format_name", type=click.Choice(list(IMPORTERS)), help="By default what each file ends with.")
+@click.option("--format", "format_name", type=click.Choice(list(READERS)), help="By default recognised by ending and content.")
+@click.option("--ring", help="To read files of other programs over: Z2, Z, Q, R, ...  By default what they claim, or the smallest.")
+@click.option("--tile", type=TileType(), help="The sizes, for files that do not say them.  By default deduced.")
+@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Folders within folders too.")
+@click.option("--dry-run", is_flag=True, help="Report only; nothing is added.")
 @registry_option()
-def command(files: tuple[Path, ...], format_name: str | None, registry: Registry) -> None:
-    """Add algorithms to the registry from FILES that `stlsearch export` wrote as json, npz or safetensors.
+@json_option()
+def command(
+    files: tuple[Path, ...],
+    format_name: str | None,
+    ring: str | None,
+    tile: Target | None,
+    recursive: bool,
+    dry_run: bool,
+    registry: Registry,
+    as_json: bool,
+) -> int:
+    """Add algorithms to the registry from FILES, or from all files of a folder.
 
-    Plain JSON of other collections is read too, an object with n (the sizes), U, V and W, fractions as text: docs/format.md.
-    Which convention its factors follow (C or its transpose) is found out and said on stderr. All files are checked, exact
-    algorithms in exact arithmetic, before any is added.
+    Read are what `stlsearch export` writes (json, npz, safetensors), plain JSON (docs/format.md), and the files of AlphaTensor,
+    AlphaEvolve, the FMM catalogue, flip graphs, Perminov's catalogue, fast-matmul, PLinOpt and flip-cpd (docs/exchange.md). Of
+    PLinOpt's three files name one, or their common beginning.
+
+    Which convention the factors follow (C or its transpose, row- or column-major) is found out and said on stderr, and every
+    exact algorithm is verified in exact arithmetic. FILES are all checked before any is added.
+
+    A folder, or --dry-run, gives a report instead: every algorithm is new, better (than the registered ranks), duplicate (not
+    added), invalid (with the reason) or skipped. Exit code 1 when there were invalid ones.
     """
-    for path, algorithm in [(path, read_file(path, format_name)) for path in files]:
-        registry.add(algorithm)
-        click.echo(algorithm.name)
-        if "convention" in algorithm.provenance:
-            click.echo(printable(f"{path}: read as {algorithm.provenance['convention']}"), err=True)
+    ring = None if ring is None else ring_name(ring)
+    shape = None if tile is None else tile.shape
+    folders = [path for path in files if os.path.isdir(path)]  # noqa: PTH112 (the methods of Path raise on names that are too long)
+    if dry_run or folders:
+        return _report(collect(files, recursive), Intake(registry, dry_run, format_name, ring, shape), folders, as_json)
+    found = [(path, read) for path in files for read in read_all(path, format_name, ring, shape)]
+    for _, read in found:
+        registry.add(read.algorithm)
+        if not as_json:
+            click.echo(read.algorithm.name)
+    if as_json:
+        emit_json({"algorithms": [_read_document(path, read) for path, read in found]})
+    for (path, remarks), count in Counter((path, read.remarks) for path, read in found if read.remarks).items():
+        several = f" ({count} algorithms)" if count > 1 else ""
+        click.echo(printable(f"{path}: read as {'; '.join(remarks)}{several}"), err=True)
+    return 0
+
+
+def _report(files: list[Path], intake: Intake, folders: Sequence[Path], as_json: bool) -> int:
+    if not intake.dry_run:
+        intake.registry.check_writable()
+    rows: list[Row] = []
+    line = _Progress(len(files))
+    interrupted = False
+    try:
+        for index, path in enumerate(files):
+            for row in intake.take(path):
+                rows.append(row)
+                line(index, rows)
+    except KeyboardInterrupt:  # what was added stays: each algorithm is complete
+        interrupted = True
+    line.close()
+    counts = summary(rows)
+    if as_json:
+        emit_json({"dry_run": intake.dry_run, "interrupted": interrupted, "summary": counts, "rows": [_document(row) for row in rows]})
+    else:
+        head = ("file", "tile", "rank", "ring", "verdict", "")
+        if rows:
+            click.echo(table([head, *(_cells(row, folders) for row in rows)], right=(2,)))
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        click.echo(f"{told}{'; nothing was added (--dry-run)' if intake.dry_run else ''}")
+    if interrupted:
+        click.echo(f"interrupted after {len({row.path for row in rows})} of {len(files)} files", err=True)
+        return INTERRUPTED
+    return 1 if counts["invalid"] else 0
+
+
+class _Progress:
+    """How far the files are, on stderr: a line rewritten in a terminal, one every few seconds elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.terminal = sys.stderr.isatty()
+        self.last = time.monotonic()
+        self.width = 0
+
+    def __call__(self, done: int, rows: Sequence[Row]) -> None:
+        now = time.monotonic()
+        if now - self.last < (0.1 if self.terminal else LOG_SECONDS):
+            return
+        self.last = now
+        told = ", ".join(f"{count} {verdict}" for verdict, count in summary(rows).items() if count)
+        text = f"file {done + 1} of {self.total}: {told}"
+        if not self.terminal:
+            click.echo(text, err=True)
+            return
+        text = text[: shutil.get_terminal_size().columns - 1]
+        click.echo("\r" + text.ljust(self.width), nl=False, err=True)
+        self.width = len(text)
+
+    def close(self) -> None:
+        if self.width:
+            click.echo("\r" + " " * self.width + "\r", nl=False, err=True)
+
+
+def _cells(row: Row, folders: Sequence[Path]) -> tuple[str, ...]:
+    name = next((str(row.path.relative_to(folder)) for folder in folders if row.path.is_relative_to(folder)), str(row.path))
+    where = printable(f"{name}, {row.label}" if row.label else name)
+    if row.algorithm is None:
+        return where, "", "", "", row.verdict, printable(row.detail)
+    algorithm = row.algorithm
+    return where, algorithm.target.slug, str(algorithm.rank), algorithm.ring, row.verdict, printable(row.detail)
+
+
+def _document(row: Row) -> dict[str, object]:
+    algorithm = row.algorithm
+    return {
+        "file": str(row.path),
+        "label": row.label,
+        "format": row.format,
+        "verdict": row.verdict,
+        "detail": row.detail,
+        "name": None if algorithm is None else algorithm.name,
+        "id": None if algorithm is None else algorithm.id,
+        "tile": None if algorithm is None or algorithm.target.shape is None else list(algorithm.target.shape),
+        "rank": None if algorithm is None else algorithm.rank,
+        "ring": None if algorithm is None else algorithm.ring,
+        "remarks": list(row.remarks),
+    }
+
+
+def _read_document(path: Path, read: Read) -> dict[str, object]:
+    return _document(Row(path, read.label, "imported", "", read.format, read.algorithm, read.remarks))

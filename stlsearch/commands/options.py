@@ -21,6 +21,7 @@ from stlsearch.targets import Target, parse_tile
 
 JSON_VERSION = 1
 WRITTEN = "stlsearch.target"  # where the context keeps a target as it was written
+UNRECORDED = ("registry", "out", "as_json", "time_limit", "checkpoint", "resume")  # options that do not decide a result
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells report it
 Decorator = Callable[[Callable], Callable]
 
@@ -212,14 +213,15 @@ def command_line(**resolved: object) -> str:
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        given = source is not None and source.name == "COMMANDLINE" and name not in ("registry", "out", "as_json", "time_limit")
+        given = source is not None and source.name == "COMMANDLINE" and name not in UNRECORDED
         if not given and name not in resolved:
             continue
         value = resolved.get(name, context.params[name])
-        text = value.slug if isinstance(value, Target) else str(value)
-        if name == "target":
-            text = context.meta.get(WRITTEN, text)
-        words += [parameter.opts[-1], shlex.quote(text)]
+        for each in value if isinstance(value, tuple) else (value,):
+            text = each.slug if isinstance(each, Target) else str(each)
+            if name == "target":
+                text = context.meta.get(WRITTEN, text)
+            words += [parameter.opts[-1]] if each is True else [parameter.opts[-1], shlex.quote(text)]
     return " ".join(words)
 
 

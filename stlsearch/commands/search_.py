@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands.options import (
     INTERRUPTED,
     CountType,
@@ -25,15 +28,18 @@ from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.expression import construct
 from stlsearch.constructions.simplify import simplify
 from stlsearch.errors import InputError
+from stlsearch.registry.atomic import check_destination
 from stlsearch.registry.store import Entry, Registry
+from stlsearch.search.climb import Climb, climb, is_start, ordered
 from stlsearch.search.flip_state import RINGS
-from stlsearch.search.flips import SYMMETRIES, flip_search
+from stlsearch.search.flips import flip_search
 from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
 from stlsearch.targets import Target
 
 PROGRESS_SECONDS = 1.0
-METHODS = ("flips", "numeric")
+METHODS = ("flips", "sizes", "numeric")
 MAX_FLIPS, MAX_STARTS = 1_000_000_000, 100_000
+REGISTERED = "registered"
 
 
 @click.command("search")
@@ -41,20 +47,37 @@ MAX_FLIPS, MAX_STARTS = 1_000_000_000, 100_000
 @click.option(
     "--rank", "--target-rank", "target_rank", type=RankType(), required=True, help="Stop when an algorithm of this rank is found."
 )
-@click.option("--method", default="flips", show_default=True, help=f"{' or '.join(METHODS)}.")
+@click.option("--method", default="flips", show_default=True, help=f"{', '.join(METHODS)}.")
 @seed_option("Seed of the walk, or of the starts.")
 @click.option("--max-flips", type=CountType("flips"), help=f"Budget of flips: pairs of terms tried.  [default: {MAX_FLIPS}]")
-@click.option("--walkers", type=CountType("walkers"), help="Of flips: walks side by side.  [default: one for each CPU]")
-@click.option("--symmetry", help=f"Of flips: {' or '.join(SYMMETRIES)}; cyclic for square products.  [default: none]")
+@click.option("--walkers", type=CountType("walkers"), help="Walks side by side.  [default: one for each CPU]")
 @click.option(
-    "--plateau", type=CountType("flips"), help="Of flips: tries without a lower rank before a detour.  [default: 500; cyclic: 5000]"
+    "--symmetry",
+    help="Of flips: cyclic, transpose, permutations of indices such as (234) or (12)/()/(345), lists of them.  [default: none]",
+)
+@click.option(
+    "--plateau",
+    type=CountType("flips"),
+    help="Of walks: tries without a lower rank before a detour.  [default: 500; sizes: 1000; cyclic: 5000; others: 500]",
+)
+@click.option(
+    "--margin",
+    type=CountType("ranks"),
+    help="Of walks: ranks that detours go up.  [default: 4; small tensors: 2; cyclic: 6; others: twice their order]",
 )
 @click.option(
     "--patience",
     type=CountType("flips"),
-    help="Of flips: tries without a lower rank before a walk begins anew.  [default: 5e7; cyclic: 2e7]",
+    help="Of flips: tries without a lower rank before a walk begins anew.  [default: 5e7; cyclic: 2e7; others: 2e6]",
 )
-@click.option("--start", help="Of flips: a formula as for construct, or a registered name.  [default: the standard algorithm]")
+@click.option(
+    "--start",
+    multiple=True,
+    help="A formula as for construct, or a registered name; for sizes also several, or 'registered'.  [default: the standard algorithm]",
+)
+@click.option("--every-size", is_flag=True, help="Of sizes: also store what lies lower than the registered ones of its size and ring.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Keep the state of the walks in this file, to go on with --resume.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on from a checkpoint of the same search, and keep it up to date.")
 @click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric: random starts.  [default: {MAX_STARTS}]")
 @click.option("--count", type=CountType("algorithms"), help="For numeric: stop after so many algorithms.  [default: 1]")
 @click.option("--ring", help=f"{', '.join(RINGS)} for flips, {' or '.join(GRIDS)} for numeric.  [default: Z]")
@@ -69,56 +92,74 @@ def command(
     walkers: int | None,
     symmetry: str | None,
     plateau: int | None,
+    margin: int | None,
     patience: int | None,
-    start: str | None,
+    start: tuple[str, ...],
+    every_size: bool,
+    checkpoint: Path | None,
+    resume: Path | None,
     max_starts: int | None,
     count: int | None,
     ring: str | None,
     registry: Registry,
     as_json: bool,
 ) -> int:
-    """Search an exact algorithm, by flips from the standard algorithm or from random numeric starts.
+    """Search an exact algorithm, by flips from the standard one or between sizes, or from random numeric starts.
 
     \b
     stlsearch search --tile 3 --rank 23 --seed 1
     stlsearch search --tile 4 --rank 49 --symmetry cyclic
-    stlsearch search --tile 4 --rank 47 --ring Z2 --max-flips 1000000000000
+    stlsearch search --tile 4 --rank 47 --ring Z2 --symmetry "(234),(23)"
+    stlsearch search --tile 3x4x5 --rank 48 --method sizes
     stlsearch search --tile 3x3x4 --rank 29 --method numeric
 
-    flips walks over algorithms with coefficients -1, 0, 1 (over Z, or modulo 2 or 3) and keeps the lowest rank it meets. numeric
-    fits algorithms of the given rank, moves them to sparse ones, and rounds those. What is found over Z is moved to a basis of
-    lower amplification where there is one, verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130.
-    Exit code 1: the budget ended before the goal.
+    flips walks over algorithms with coefficients -1, 0, 1 (over Z, or modulo 2 or 3) and keeps the lowest rank it meets. sizes
+    walks on all smaller products too, and starts from what they make of each other. With --checkpoint FILE both can be
+    interrupted, and go on with the same options and --resume FILE as if nothing had happened. numeric fits algorithms of the given
+    rank, moves them to sparse ones, and rounds those. What is found over Z is moved to a basis of lower amplification where there
+    is one, verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130. Exit code 1: the budget ended
+    before the goal.
     """
     tile.check_rank(target_rank)
     if method not in METHODS:
         raise InputError(f"unknown method {method!r:.20}; valid: {', '.join(METHODS)}")
-    for name, value, owner in (
-        ("--max-flips", max_flips, "flips"),
-        ("--walkers", walkers, "flips"),
-        ("--symmetry", symmetry, "flips"),
-        ("--plateau", plateau, "flips"),
-        ("--patience", patience, "flips"),
-        ("--start", start, "flips"),
-        ("--max-starts", max_starts, "numeric"),
-        ("--count", count, "numeric"),
+    both = ("flips", "sizes")
+    for name, value, owners in (
+        ("--max-flips", max_flips, both),
+        ("--walkers", walkers, both),
+        ("--symmetry", symmetry, ("flips",)),
+        ("--plateau", plateau, both),
+        ("--margin", margin, both),
+        ("--patience", patience, ("flips",)),
+        ("--start", start or None, both),
+        ("--every-size", every_size or None, ("sizes",)),
+        ("--checkpoint", checkpoint, both),
+        ("--resume", resume, both),
+        ("--max-starts", max_starts, ("numeric",)),
+        ("--count", count, ("numeric",)),
     ):
-        if value is not None and owner != method:
-            raise InputError(f"{name} belongs to --method {owner}, not to {method}")
+        if value is not None and method not in owners:
+            raise InputError(f"{name} belongs to --method {' and '.join(owners)}, not to {method}")
     registry.check_writable()
-    if method == "flips":
-        first = None if start is None else construct(start, lambda name: registry.get(name).algorithm)
-        team = walkers or os.cpu_count() or 1
-        walks = {
-            "ring": ring or "Z",
-            "symmetry": symmetry or "none",
-            "walkers": team,
-            "plateau": plateau,
-            "patience": patience,
-            "start": first,
-        }
-        return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
-    return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
+    if method == "numeric":
+        return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
+    if checkpoint is not None and checkpoint != resume and checkpoint.exists():
+        raise InputError(f"{checkpoint} exists: go on from it with --resume, or remove it")
+    kept = checkpoint or resume
+    if kept is not None:
+        check_destination(kept)
+    walks: dict[str, Any] = {"ring": ring or "Z", "walkers": walkers or os.cpu_count() or 1, "checkpoint": kept, "resume": resume}
+    walks |= {name: value for name, value in (("plateau", plateau), ("margin", margin)) if value is not None}
+    if method == "sizes":
+        return _sizes(tile, target_rank, seed, max_flips or MAX_FLIPS, start, every_size, walks, registry, as_json)
+    if len(start) > 1 or REGISTERED in start:
+        raise InputError("walks of --method flips have one --start, a formula or a name; several, or 'registered', are for --method sizes")
+    walks |= {"symmetry": symmetry or "none", "patience": patience, "start": _started(start[0], registry) if start else None}
+    return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
+
+
+def _started(text: str, registry: Registry) -> BilinearAlgorithm:
+    return construct(text, lambda name: registry.get(name).algorithm)
 
 
 def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, walks: dict[str, Any], registry: Registry, as_json: bool) -> int:
@@ -129,17 +170,76 @@ def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, walks: dic
 
     with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
         found = flip_search(tile, target_rank, seed, max_flips, told, threads=os.cpu_count() or 1, **walks)
-        watch.close()
-        if found.rank == (walks["start"].rank if walks["start"] else tile.trivial_rank) and found.rank > target_rank:
-            click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
-            return INTERRUPTED if watch.interrupted else 1
-        better = simplify(found) if found.is_real and tile.shape is not None else found
-        team = (
-            "" if "--walkers" in command_line() else f" --walkers {walks['walkers']}"
-        )  # the result depends on it, the default on the machine
-        algorithm = better.with_provenance(**{**found.provenance, "command": command_line() + team})
-        registry.add(algorithm)
-        entry = registry.get(algorithm.name)
+        first = walks["start"].rank if walks["start"] else tile.trivial_rank
+        return _kept(found, first, target_rank, watch, {"walkers": walks["walkers"]}, registry, as_json)
+
+
+def _sizes(
+    tile: Target,
+    target_rank: int,
+    seed: int,
+    max_flips: int,
+    start: tuple[str, ...],
+    every_size: bool,
+    walks: dict[str, Any],
+    registry: Registry,
+    as_json: bool,
+) -> int:
+    watch = ProgressWatch()
+    names = [name for text in start for name in (_registered(tile, walks["ring"], registry) if text == REGISTERED else [text])]
+    starts = [_started(text, registry) for text in names]
+
+    pools: dict[tuple[int, int, int], list[BilinearAlgorithm]] = {}
+
+    def told(state: Climb) -> bool:
+        pools.update(state.pools)
+        place = "x".join(map(str, state.walked))
+        return watch(f"{state.flips} flips tried, {place} at {state.pools[state.walked][0].rank}, lowest {state.best.rank}")
+
+    with uninterrupted(watch.interrupt):
+        found = climb(tile, target_rank, seed, max_flips, told, threads=os.cpu_count() or 1, starts=starts, **walks)
+        first = min([tile.trivial_rank, *(each.rank for each in starts if each.target == tile)])
+        recorded = {"walkers": walks["walkers"], **({"start": tuple(names)} if start else {})}
+        others = [pool[-1] for size, pool in pools.items() if every_size and size != ordered(tile.shape)]  # type: ignore[arg-type]
+        for other in others:
+            known = [
+                each.algorithm.rank for each in registry.find(other.target, exact=True)[0] if other.ring in each.algorithm.valid_rings()
+            ]
+            if other.rank < min([other.target.trivial_rank, *known]):
+                kept = _store(replace(other, provenance=found.provenance), recorded, registry)
+                click.echo(f"also saved {kept.algorithm.name}", err=True)
+        return _kept(found, first, target_rank, watch, recorded, registry, as_json)
+
+
+def _registered(tile: Target, ring: str, registry: Registry) -> list[str]:
+    """The names of the registered algorithms that a search between sizes can start from, the lowest ranks of each size."""
+    assert tile.shape is not None
+    found: dict[tuple[int, ...], list[BilinearAlgorithm]] = {}
+    for entry in registry.find(exact=True)[0]:
+        algorithm = entry.algorithm
+        shape = algorithm.target.shape
+        if shape is not None and is_start(shape, tile.shape) and ring in algorithm.valid_rings() and (ring != "Z" or algorithm.is_ternary):
+            found.setdefault(ordered(shape), []).append(algorithm)
+    lowest = {shape: min(each.rank for each in several) for shape, several in found.items()}
+    return [each.name for shape, several in found.items() for each in several if each.rank == lowest[shape]]
+
+
+def _kept(
+    found: BilinearAlgorithm,
+    first: int,
+    target_rank: int,
+    watch: ProgressWatch,
+    recorded: dict[str, Any],
+    registry: Registry,
+    as_json: bool,
+) -> int:
+    """Store what walks found, with the options that decided it, and tell."""
+    watch.close()
+    if found.rank == first and found.rank > target_rank:
+        click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
+        return INTERRUPTED if watch.interrupted else 1
+    entry = _store(found, recorded, registry)
+    algorithm = entry.algorithm
     reached = algorithm.rank <= target_rank
     if as_json:
         emit_json({"algorithm": summary(entry), "target_rank": target_rank, "reached": reached, "flips": found.provenance["flips"]})
@@ -155,6 +255,13 @@ def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, walks: dic
     if watch.interrupted:
         return INTERRUPTED
     return 0 if reached else 1
+
+
+def _store(found: BilinearAlgorithm, recorded: dict[str, Any], registry: Registry) -> Entry:
+    better = simplify(found) if found.is_real and found.target.shape is not None else found
+    algorithm = better.with_provenance(**{**found.provenance, "command": command_line(**recorded)})
+    registry.add(algorithm)
+    return registry.get(algorithm.name)
 
 
 def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ring: str, registry: Registry, as_json: bool) -> int:

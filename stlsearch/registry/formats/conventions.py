@@ -46,14 +46,14 @@ def conventions(shape: Shape) -> Iterator[Convention]:
         yield Convention(", ".join(turned) or "row-major", (columns[0], columns[1], columns[2]))
 
 
-def detect(target: Target, factors: Sequence[np.ndarray], modulus: int | None = None) -> tuple[Convention, float]:
-    """The convention under which the factors multiply random matrices best, and the mean squared error there, relative.
+def detect(target: Target, factors: Sequence[np.ndarray], modulus: int | None = None, trials: int = TRIALS) -> tuple[Convention, float]:
+    """The convention under which the factors multiply `trials` random matrices best, and the mean squared error there, relative.
 
     Over Zp (`modulus`) the error counts wrong entries.
     """
     assert target.shape is not None
     wide = [factor if modulus is None else np.asarray(factor).astype(np.int64) % modulus for factor in factors]
-    sample = _sampler(target, modulus)
+    sample = _sampler(target, modulus, trials)
     candidates: list[tuple[float, int, Convention]] = []
     for convention in conventions(target.shape):
         error = sample([factor[:, order] for factor, order in zip(wide, convention.columns, strict=True)])
@@ -64,15 +64,15 @@ def detect(target: Target, factors: Sequence[np.ndarray], modulus: int | None = 
     return convention, error
 
 
-def _sampler(target: Target, modulus: int | None) -> Callable[[Sequence[np.ndarray]], float]:
+def _sampler(target: Target, modulus: int | None, trials: int) -> Callable[[Sequence[np.ndarray]], float]:
     random = np.random.default_rng(20241)
     a, b, _ = target.dims
     assert target.shape is not None
     n, m, p = target.shape
-    x: np.ndarray = random.normal(size=(TRIALS, a))
-    y: np.ndarray = random.normal(size=(TRIALS, b))
+    x: np.ndarray = random.normal(size=(trials, a))
+    y: np.ndarray = random.normal(size=(trials, b))
     if modulus is not None:
-        x, y = random.integers(modulus, size=(TRIALS, a)), random.integers(modulus, size=(TRIALS, b))
+        x, y = random.integers(modulus, size=(trials, a)), random.integers(modulus, size=(trials, b))
     right = (x.reshape(-1, n, m) @ y.reshape(-1, m, p)).reshape(len(x), -1)
 
     def error(factors: Sequence[np.ndarray]) -> float:

@@ -20,8 +20,9 @@ from stlsearch.border import BorderAlgorithm
 from stlsearch.errors import InputError
 from stlsearch.laurent import MAX_EXPONENT, LaurentMatrix
 from stlsearch.registry.codec import check_effort
+from stlsearch.registry.formats.coefficients import number, over_one_denominator
 from stlsearch.registry.formats.conventions import detect_family
-from stlsearch.registry.formats.plain import kept, number, over_one_denominator, target_of
+from stlsearch.registry.formats.plain import kept, target_of
 from stlsearch.targets import Target
 
 MAX_CELLS = 2**23  # powers of eps times coefficients of one factor
@@ -104,3 +105,17 @@ def _matrix(name: str, rows: Sequence[Sequence[Entry]]) -> LaurentMatrix:
     for (exponent, i, j), value in zip(places, numerators[0], strict=True):
         terms[exponent][i, j] = value
     return LaurentMatrix.make(terms, denominator)
+
+
+def is_family(document: object) -> bool:
+    """Whether a JSON document is a family in eps, ours or that of a collection."""
+    return is_plain_family(document) or (isinstance(document, Mapping) and document.get("format") == "stlsearch.border")
+
+
+def refuse_family() -> InputError:
+    """What a reader of algorithms answers to a family."""
+    return FamilyError("this is a family with a parameter eps: `stlsearch border at FILE --eps 0.1` registers a member of it")
+
+
+class FamilyError(InputError):
+    """The file holds a family in eps, not an algorithm."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from math import isqrt
 
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.border import BorderAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.registry.formats.eps_entries import Entry, exact_number, family_of
+from stlsearch.registry.formats.coefficients import factor_of
+from stlsearch.registry.formats.eps_entries import Entry, exact_number, family_of, refuse_family
+from stlsearch.registry.formats.layout import check_held, entries
+from stlsearch.registry.formats.scheme import Scheme, Source, shape_of
 from stlsearch.targets import Target
 
-_TERM = re.compile(r"([+-]*)([0-9]+(?:/[0-9]+)?|[0-9]+\.[0-9]*)?(x([0-9]{0,3})(i?))?")
+NAME = "fast-matmul text"
+_TERM = re.compile(r"([+-]*)([0-9]+\.[0-9]*|[0-9]+(?:/[0-9]+)?)?(x([0-9]{0,3})(i?))?")
 MAX_ENTRY = 200  # characters
 
 
@@ -26,18 +30,44 @@ def read(data: bytes) -> BorderAlgorithm:
     Raises:
         InputError: one line that names the first fault.
     """
-    try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text: byte {error.start} is invalid") from None
+    factors = _factors(Source(data).text)
+    target = Target.matmul(*shape_of([len(factor[0]) for factor in factors]))
+    return family_of(target, factors, {"imported": NAME})
+
+
+def read_source(source: Source) -> list[Scheme]:
+    """The algorithm in such a text, not yet verified.
+
+    Raises:
+        InputError: one line that names the first fault; a family in eps.
+    """
+    factors = _factors(source.text)
+    if any(value and exponent for factor in factors for row in factor for entry in row for exponent, value in entry.items()):
+        raise refuse_family()
+    constants = [[[entry.get(0, Fraction(0)) for entry in row] for row in factor] for factor in factors]
+    U, V, W = (factor_of(name, rows) for name, rows in zip("UVW", constants, strict=True))
+    return [Scheme((U, V, W), provenance={"imported": NAME})]
+
+
+def write(algorithm: BilinearAlgorithm) -> bytes:
+    """The text of an algorithm without eps."""
+    check_held(algorithm, "fast-matmul", "fractions")
+    blocks = []
+    for factor in entries(algorithm, "column-major"):
+        blocks.append("\n".join(" ".join(map(str, column)) for column in zip(*factor, strict=True)))
+    return ("\n#\n".join(blocks) + "\n").encode()
+
+
+def _factors(text: str) -> list[list[list[Entry]]]:
+    """Entries of U, V and W, a row per product."""
     blocks: list[list[list[Entry]]] = [[]]
-    for count, line in enumerate(lines, 1):
-        text = line.strip()
-        if text == "#":
+    for count, line in enumerate(text.splitlines(), 1):
+        words = line.strip()
+        if words == "#":
             blocks.append([])
-        elif text and not text.startswith("#"):
+        elif words and not words.startswith("#"):
             try:
-                blocks[-1].append([_entry(word) for word in text.split()])
+                blocks[-1].append([_entry(word) for word in words.split()])
             except InputError as error:
                 raise InputError(f"line {count}: {error}") from None
     if len(blocks) != 3 or not all(blocks):
@@ -45,19 +75,7 @@ def read(data: bytes) -> BorderAlgorithm:
     widths = {len(row) for block in blocks for row in block}
     if len(widths) != 1:
         raise InputError(f"every row must have one entry for each product, these have {sorted(widths)[:5]}")
-    target = Target.matmul(*_shape([len(block) for block in blocks]))
-    columns = [[list(column) for column in zip(*block, strict=True)] for block in blocks]
-    return family_of(target, columns, {"imported": "fast-matmul text"})
-
-
-def _shape(sizes: list[int]) -> tuple[int, int, int]:
-    """n, m, p from nm, mp and np."""
-    a, b, c = sizes
-    shape = isqrt(a * c // b), isqrt(a * b // c), isqrt(b * c // a)
-    n, m, p = shape
-    if (n * m, m * p, n * p) != (a, b, c):
-        raise InputError(f"blocks of {a}, {b} and {c} rows are of no matrix product: they must be nm, mp and np")
-    return shape
+    return [[list(column) for column in zip(*block, strict=True)] for block in blocks]
 
 
 def _entry(text: str) -> Entry:

@@ -1,10 +1,10 @@
 """JSON: the registry's own document (docs/format.md), and plain algorithms of other people."""
 
 from stlsearch.algorithm import BilinearAlgorithm
-from stlsearch.errors import InputError
 from stlsearch.registry import codec
-from stlsearch.registry.formats import plain
-from stlsearch.registry.text import parse
+from stlsearch.registry.formats import perminov_json, plain
+from stlsearch.registry.formats.eps_entries import is_family, refuse_family
+from stlsearch.registry.formats.scheme import Scheme, Source, verify
 
 
 def write(algorithm: BilinearAlgorithm) -> bytes:
@@ -14,9 +14,17 @@ def write(algorithm: BilinearAlgorithm) -> bytes:
 
 def read(data: bytes) -> BilinearAlgorithm:
     """Inverse of `write`, and the reader of plain JSON (see `plain`); raises InputError for anything else."""
-    document = parse(data)
+    found = read_source(Source(data))[0]
+    return verify(found).algorithm if isinstance(found, Scheme) else found
+
+
+def read_source(source: Source) -> list[BilinearAlgorithm | Scheme]:
+    """The algorithm of whichever JSON document it is; raises InputError for anything else."""
+    document = source.document
+    if perminov_json.is_reduced(document):
+        return [perminov_json.expanded(document)]  # type: ignore[arg-type]
     if plain.is_plain(document):
-        return plain.decode(document)  # type: ignore[arg-type]
-    if isinstance(document, dict) and ("Ueps" in document or document.get("format") == "stlsearch.border"):
-        raise InputError("this is a family with a parameter eps: `stlsearch border at FILE --eps 0.1` registers a member of it")
-    return codec.decode(document)
+        return [plain.scheme_of(document)]  # type: ignore[arg-type]
+    if is_family(document):
+        raise refuse_family()
+    return [codec.decode(document)]

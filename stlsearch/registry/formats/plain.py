@@ -10,26 +10,17 @@ licence and note are kept in the provenance. Which convention the factors follow
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from fractions import Fraction
-from math import lcm
 
-import numpy as np
-
-from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import EXACT_RINGS, MAX_INTEGER, ExactMatrix, check_ring, modulus_of, smallest_ring
+from stlsearch.exact import MAX_INTEGER
 from stlsearch.registry.codec import check_effort
-from stlsearch.registry.formats.conventions import detect
+from stlsearch.registry.formats.coefficients import Entry, factor_of, number
+from stlsearch.registry.formats.scheme import Scheme, ring_name
 from stlsearch.targets import Target
 
 KEPT = ("source", "licence", "license", "note", "authors", "url")  # of a file, in the provenance
 MAX_KEPT = 2000  # characters of each
-MAX_DYADIC = 2**20  # the largest denominator of floats that are taken as fractions: 0.375 is meant exactly, 0.1 is not
-
-Number = Fraction | float
-Entry = tuple[Number, Number]  # real and imaginary part
 
 
 def is_plain(document: object) -> bool:
@@ -37,8 +28,8 @@ def is_plain(document: object) -> bool:
     return isinstance(document, Mapping) and "format" not in document and any(key in document for key in "UVWuvw")
 
 
-def decode(document: Mapping[str, object]) -> BilinearAlgorithm:
-    """The algorithm of a plain document: exact, and verified, where its coefficients are; else over R or C.
+def scheme_of(document: Mapping[str, object]) -> Scheme:
+    """The factors of a plain document, not yet verified.
 
     Raises:
         InputError: one line that names the first fault.
@@ -48,19 +39,8 @@ def decode(document: Mapping[str, object]) -> BilinearAlgorithm:
     rank = _rank(rows, target)
     check_effort(target, rank)
     entries = [_oriented(name, factor, rank, extent) for name, factor, extent in zip("UVW", rows, target.dims, strict=True)]
-    ring = _claimed_ring(document)
-    provenance = {**kept(document), "imported": "plain JSON"}
-    if _are_exact(entries):
-        try:
-            return _exact(target, entries, ring, provenance)
-        except InputError as error:
-            if ring is None:
-                raise InputError(f'{error} (say "ring": "R" in the file if it is meant to be approximate)') from None
-            if ring not in ("R", "C"):
-                raise
-    elif ring not in ("R", "C", None):
-        raise InputError(f"the file claims the ring {ring}, but holds floating-point numbers that are no fractions")
-    return _inexact(target, entries, provenance)
+    U, V, W = (factor_of(name, factor) for name, factor in zip("UVW", entries, strict=True))
+    return Scheme((U, V, W), target.shape, claimed_ring(document), {**kept(document), "imported": "plain JSON"})
 
 
 def target_of(document: Mapping[str, object]) -> Target:
@@ -81,38 +61,6 @@ def kept(document: Mapping[str, object]) -> dict[str, object]:
     """Source, licence and the like, as far as they are text."""
     found = {key: document[key] for key in KEPT if isinstance(document.get(key), str) and document[key]}
     return {"licence" if key == "license" else key: str(value)[:MAX_KEPT] for key, value in found.items()}
-
-
-def number(value: object) -> Number:
-    """An integer, a fraction as text such as "-3/8", or a float; floats with small denominators count as fractions.
-
-    Raises:
-        InputError: anything else, or integers beyond 2^53.
-    """
-    if isinstance(value, str) and (match := re.fullmatch(r"([+-]?[0-9]{1,16})(?:/([0-9]{1,16}))?", value.strip())):
-        if int(match[2] or 1) == 0:
-            raise InputError(f"a coefficient is {value!r:.40}: its denominator is 0")
-        return Fraction(int(match[1]), int(match[2] or 1))
-    if type(value) is int and abs(value) <= MAX_INTEGER:
-        return Fraction(value)
-    if type(value) is float:
-        exact = Fraction(value)
-        return exact if exact.denominator <= MAX_DYADIC and abs(value) <= MAX_INTEGER else value
-    raise InputError(f'a coefficient must be an integer up to 2^53, a fraction such as "1/8", or a float, not {value!r:.40}')
-
-
-def over_one_denominator(rows: list[list[Fraction]]) -> tuple[list[list[int]], int]:
-    """Integers over the least common denominator.
-
-    Raises:
-        InputError: it exceeds 2^53 (stopping there: the denominators of a hostile file multiply up for ever).
-    """
-    denominator = 1
-    for value in {value.denominator for row in rows for value in row}:
-        denominator = lcm(denominator, value)
-        if denominator > MAX_INTEGER:
-            raise InputError("the least common denominator of a factor exceeds 2^53")
-    return [[int(value * denominator) for value in row] for row in rows], denominator
 
 
 def _rows(name: str, document: Mapping[str, object]) -> list[list]:
@@ -147,54 +95,12 @@ def _entry(value: object) -> Entry:
         if len(value) != 2:
             raise InputError(f"a complex coefficient is a pair [real, imaginary], not {value!r:.40}")
         return number(value[0]), number(value[1])
-    return number(value), Fraction(0)
+    return value if type(value) is int and abs(value) <= MAX_INTEGER else number(value)
 
 
-def _claimed_ring(document: Mapping[str, object]) -> str | None:
+def claimed_ring(document: Mapping[str, object]) -> str | None:
+    """The ring that a document claims, None when it claims none."""
     claimed = document.get("ring")
     if claimed is None:
         return "Z2" if document.get("z2") is True else None
-    return check_ring({"ZT": "Z"}.get(claimed, claimed) if isinstance(claimed, str) else claimed)
-
-
-def _are_exact(entries: list[list[list[Entry]]]) -> bool:
-    return all(isinstance(part, Fraction) for factor in entries for row in factor for entry in row for part in entry)
-
-
-def _exact(target: Target, entries: list[list[list[Entry]]], ring: str | None, provenance: Mapping[str, object]) -> BilinearAlgorithm:
-    factors = []
-    for factor in entries:
-        parts = [[[Fraction(entry[part]) for entry in row] for row in factor] for part in (0, 1)]
-        numerators, denominator = over_one_denominator([*parts[0], *parts[1]])
-        rank = len(factor)
-        factors.append(ExactMatrix.make(numerators[:rank], denominator, numerators[rank:]))
-    found = (factors[0], factors[1], factors[2])
-    check_effort(target, len(entries[0]), found)
-    prime = modulus_of(ring) if ring else None
-    held = smallest_ring(found)
-    if prime is not None and held != "Z":
-        raise InputError(f"an algorithm over {ring} needs integer coefficients")
-    if ring in EXACT_RINGS and EXACT_RINGS.index(held) > EXACT_RINGS.index(ring):
-        raise InputError(f"the coefficients lie in {held}, outside the ring {ring} that the file claims")
-    convention, _ = detect(target, [factor.real if prime else factor.to_float() for factor in found], prime)
-    turned = [factor.columns(order) for factor, order in zip(found, convention.columns, strict=True)]
-    if prime is not None:
-        turned = [ExactMatrix.make(factor.real % prime) for factor in turned]
-    ring = ring if prime is not None else held  # the smallest: a stronger claim than the file's, and verified here
-    return BilinearAlgorithm.from_exact(target, *turned, ring=ring, provenance={**provenance, "convention": convention.name})
-
-
-def _inexact(target: Target, entries: list[list[list[Entry]]], provenance: Mapping[str, object]) -> BilinearAlgorithm:
-    factors = []
-    for factor in entries:
-        real, imaginary = (np.array([[float(entry[part]) for entry in row] for row in factor]) for part in (0, 1))
-        factors.append(real + 1j * imaginary if imaginary.any() else real)
-    with np.errstate(all="ignore"):
-        convention, error = detect(target, factors)
-        if all(factor.shape == (target.dims[0],) * 2 for factor in factors):  # a row or a column per product: the shapes do not tell
-            columns = [factor.T for factor in factors]
-            other, other_error = detect(target, columns)
-            if other_error < error:
-                factors, convention = columns, other
-    turned = [factor[:, order] for factor, order in zip(factors, convention.columns, strict=True)]
-    return BilinearAlgorithm.from_floats(target, *turned, provenance={**provenance, "convention": convention.name})
+    return ring_name(claimed)
