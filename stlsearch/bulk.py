@@ -3,9 +3,9 @@
 Verdicts, one an algorithm:
 
 - better: exact, of lower rank than every registered algorithm for the same tile that is exact over its ring;
-- new: any other that the registry lacks;
-- duplicate: the same algorithm (equal `id`), or one that a change of basis turns into a registered one of the same tile over its
-  ring or a smaller one, proved by a certificate (`stlsearch.identity`). It is not added;
+- new: any other that the registry lacks, or holds only in a basis that is worse in some respect;
+- duplicate: the same algorithm (equal `id`), or one that is equivalent to a registered one and no better
+  (`stlsearch.identity.duplicates`). It is not added;
 - invalid: a file of a known format that cannot be read, or an algorithm that does not verify, with the reason;
 - skipped: a file that is no algorithm: of no known format, too large, or a family in eps.
 """
@@ -20,10 +20,8 @@ from pathlib import Path
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import EXACT_RINGS, modulus_of
-from stlsearch.identity.class_id import class_id
-from stlsearch.identity.same import EQUIVALENT, same
-from stlsearch.identity.terms import is_supported
+from stlsearch.identity.duplicates import known_equivalent
+from stlsearch.records import implied_by
 from stlsearch.registry.families import read_family
 from stlsearch.registry.formats import finished, load, plinopt
 from stlsearch.registry.formats.eps_entries import FamilyError
@@ -94,6 +92,7 @@ class Intake:
     Attributes:
         registry: where new algorithms are added.
         dry_run: add nothing; what would have been added counts as there for the files that follow.
+        keep_equivalent: add what is a registered algorithm in another basis too.
         format: of every file, by default recognised.
         ring, shape: asked for of every file, as in `formats.read_all`.
     """
@@ -103,6 +102,7 @@ class Intake:
     format: str | None = None
     ring: str | None = None
     shape: Shape | None = None
+    keep_equivalent: bool = False
     _held: dict[Target, list[BilinearAlgorithm]] = field(default_factory=dict, repr=False)
 
     def take(self, path: Path) -> Iterator[Row]:
@@ -151,29 +151,20 @@ class Intake:
         return Row(path, label, verdict, detail, format_name, read.algorithm, read.remarks)
 
     def _compared(self, algorithm: BilinearAlgorithm) -> tuple[str, str]:
-        twin = self._twin(algorithm)
+        held = self._registered(algorithm.target)
+        if any(other.id == algorithm.id for other in held):
+            return "duplicate", f"is {algorithm.name}"
+        twin = known_equivalent(algorithm, held)
         if twin is not None:
-            how = "is" if twin.id == algorithm.id else "is equivalent to"
-            return "duplicate", f"{how} {twin.name}"
-        ranks = [other.rank for other in self._registered(algorithm.target) if _is_exact_over(other, algorithm.ring)]
+            same = f"is equivalent to {twin.algorithm.name}"
+            if not twin.gains and not self.keep_equivalent:
+                return "duplicate", same
+            return "new", f"{same}, with {' and '.join(twin.gains)}" if twin.gains else same
+        ranks = [other.rank for other in held if other.is_exact and other.ring in implied_by(algorithm.ring)]
         if not algorithm.is_exact or not ranks:
             return "new", ""
         best = min(ranks)
         return ("better", f"rank {algorithm.rank} instead of {best}") if algorithm.rank < best else ("new", f"best registered: rank {best}")
-
-    def _twin(self, algorithm: BilinearAlgorithm) -> BilinearAlgorithm | None:
-        """A registered algorithm that is the same, or the same after a change of basis; the one place that decides it.
-
-        What is over a smaller ring is no duplicate of what is over a larger one: it can do more.
-        """
-        held = self._registered(algorithm.target)
-        identical = next((other for other in held if other.id == algorithm.id), None)
-        if identical is not None or not is_supported(algorithm):
-            return identical
-        modulus = modulus_of(algorithm.ring)
-        held = [other for other in held if other.rank == algorithm.rank and modulus_of(other.ring) == modulus and is_supported(other)]
-        alike = (other for other in held if _is_exact_over(other, algorithm.ring) and class_id(other) == class_id(algorithm))
-        return next((other for other in alike if same(algorithm, other).answer == EQUIVALENT), None)
 
     def _registered(self, target: Target) -> list[BilinearAlgorithm]:
         if target not in self._held:
@@ -189,17 +180,6 @@ class Intake:
         order = "exact at every eps" if family.order is None else f"order {family.order}"
         what = f"a family in eps for {family.target.slug} of rank {family.rank}, verified ({order})"
         return Row(path, "", "skipped", f"{what}: `stlsearch border at` registers a member")
-
-
-def _is_exact_over(algorithm: BilinearAlgorithm, ring: str) -> bool:
-    """Whether it counts among the exact ones over `ring`: it is over it, over a ring within, or over Z and `ring` is Zp."""
-    if algorithm.ring == ring:
-        return algorithm.is_exact
-    if algorithm.ring not in EXACT_RINGS:
-        return False
-    if modulus_of(ring) is not None:
-        return algorithm.ring == "Z"
-    return ring in EXACT_RINGS and EXACT_RINGS.index(algorithm.ring) <= EXACT_RINGS.index(ring)
 
 
 def _in_folder(folder: Path, recursive: bool) -> list[Path]:

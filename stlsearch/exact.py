@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd, lcm
+from math import gcd, isqrt, lcm
 
 import numpy as np
 
@@ -196,6 +196,21 @@ def valid_rings(target: Target, factors: Factors, ring: str) -> list[str]:
     if held == "Z" and target.rational is not None and target.rational[1] == 1:
         candidates = [*dict.fromkeys([*(name for name in (ring,) if modulus_of(name)), "Z2", "Z3"]), *candidates]
     return [name for name in candidates if mismatch(target, factors, name).count == 0]
+
+
+def reconstructed(residue: int, modulus: int) -> Fraction | None:
+    """The fraction n/d = residue modulo `modulus` with |n|, d <= sqrt(modulus/2); there is at most one.
+
+    By Euclid's algorithm on modulus and residue, stopped half-way.
+    """
+    bound = isqrt(modulus // 2)
+    before, now, below_before, below = modulus, residue % modulus, 0, 1
+    while now > bound:
+        quotient = before // now
+        before, now, below_before, below = now, before - quotient * now, below, below_before - quotient * below
+    if abs(below) > bound or gcd(now, below) != 1:
+        return None
+    return Fraction(now, below)
 
 
 def _product_sum(factors: Factors, largest: int, below: int) -> tuple[np.ndarray, np.ndarray | None]:

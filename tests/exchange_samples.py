@@ -11,11 +11,19 @@ from samples import definition, strassen
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.transforms import direct_sum, sandwich
 from stlsearch.exact import ExactMatrix
-from stlsearch.registry.formats import EXPORTERS, IMPORTERS, READERS
+from stlsearch.registry.formats import EXPORTERS, READERS, finished
+from stlsearch.registry.formats.scheme import Source
 
-FOREIGN = [name for name in READERS if name not in IMPORTERS]
+OWN = ("json", "npz", "safetensors")
+FOREIGN = [name for name in READERS if name not in OWN]
 C_OF_TRANSPOSE, ROW_MAJOR, COLUMN_MAJOR = "W of C^T", "row-major", "U of A^T, V of B^T, W of C^T"
 CONVENTIONS = {"fast-matmul": COLUMN_MAJOR, "plinopt": ROW_MAJOR, "flip-cpd": ROW_MAJOR}
+
+
+def read(data: bytes, name: str = "json") -> BilinearAlgorithm:
+    """The only algorithm of a file."""
+    (item,) = READERS[name](Source(data))
+    return finished(item, name).algorithm
 
 
 def over(denominator: int) -> BilinearAlgorithm:

@@ -29,7 +29,12 @@ def run(tmp_path, capsys):
     return call
 
 
-def test_search_finds_strassen_s_rank_and_records_how(run, tmp_path):
+@pytest.fixture
+def nothing_shipped(monkeypatch):
+    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)
+
+
+def test_search_finds_strassen_s_rank_and_records_how(run, nothing_shipped):
     code, out, _ = run("search", "--tile", "2", "--target-rank", "7", "--seed", "1", "--walkers", "1", "--json")
     assert code == 0
     document = json.loads(out)
@@ -38,6 +43,22 @@ def test_search_finds_strassen_s_rank_and_records_how(run, tmp_path):
     stored = loads(Path(document["algorithm"]["path"]).read_text())
     assert stored.is_ternary
     assert stored.provenance["command"] == "stlsearch search --tile 2x2x2 --target-rank 7 --seed 1 --walkers 1"
+    assert (document["stored"], document["equivalent"]) == (True, None)
+
+
+def test_search_names_the_registered_algorithm_that_it_has_found_in_another_basis(run, tmp_path):
+    search = ("search", "--tile", "2", "--rank", "7", "--seed", "1", "--walkers", "1")
+    code, out, err = run(*search)
+    assert code == 0
+    assert re.search(rf"^name +{strassen().name}$", out, flags=re.MULTILINE)
+    assert err == f"not stored: {strassen().name}, which is registered, is the same in another basis, and no worse\n"
+    assert not list((tmp_path / "registry").glob("*.json"))
+    document = json.loads(run(*search, "--json")[1])
+    assert (document["stored"], document["equivalent"]) == (False, strassen().name)
+    assert document["algorithm"]["id"] == strassen().id
+    code, out, err = run(*search, "--ring", "Z3")  # of another characteristic
+    assert (code, err) == (0, "")
+    assert len(list((tmp_path / "registry").glob("2x2x2_r7_Z3_*.json"))) == 1
 
 
 def test_search_that_ends_above_the_target_keeps_what_it_found_and_exits_1(run):
@@ -54,7 +75,7 @@ def test_search_bad_input_is_one_line_and_code_2(run, option, value):
     assert len(err.splitlines()) == 1
 
 
-def test_numeric_search_finds_stores_and_records_how(run):
+def test_numeric_search_finds_stores_and_records_how(run, nothing_shipped):
     search = ["search", "--tile", "2x2x3", "--rank", "11", "--method", "numeric", "--seed", "2", "--count", "2", "--json"]
     code, out, _ = run(*search)
     assert code == 0

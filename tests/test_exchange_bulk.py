@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from exchange_samples import (
 from samples import definition, noisy, strassen, strassen_mod_2
 from test_cli_registry import Session
 
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.bulk import Intake, collect, summary
 from stlsearch.commands import main
 from stlsearch.constructions.classical import laderman
@@ -108,6 +111,20 @@ def test_a_twin_must_be_over_the_ring_or_a_smaller_one(tmp_path: Path) -> None:
     assert rows[5].detail == f"is {gaussian_strassen().name}"
 
 
+def test_a_twin_that_is_written_better_is_new_and_others_are_on_request(tmp_path: Path) -> None:
+    files = [files_of(algorithm, "maple", tmp_path, str(index)) for index, algorithm in enumerate((winograd_like(), strassen(), over(3)))]
+    for keep, last in ((False, "duplicate"), (True, "new")):
+        intake = Intake(Registry(tmp_path / f"registry{keep}"), keep_equivalent=keep)
+        rows = [row for path in files for row in intake.take(path)]
+        assert [row.verdict for row in rows] == ["new", "new", last]
+        assert (
+            rows[1].detail
+            == f"is equivalent to {winograd_like().name}, with 18 additions instead of 22 and amplification 4 instead of 5.75"
+        )
+        assert rows[2].detail == f"is equivalent to {strassen().name}"
+        assert len(intake.registry.find()[0]) == 2 + keep
+
+
 # The commands
 
 
@@ -150,6 +167,20 @@ def test_what_was_found_is_said(run: Session, tmp_path: Path, capsys: pytest.Cap
     own.write_text(codec.dumps(strassen()))
     assert main(["import", str(own), "--ring", "Z2"]) == 2
     assert "a ring can be asked for only of other programs' files" in capsys.readouterr().err
+
+
+def test_what_is_registered_in_another_basis_is_named_and_not_added(run: Session, tmp_path: Path) -> None:
+    path = files_of(winograd_like(), "json", tmp_path)
+    before = run("list")
+    assert run("import", path) == f"{strassen().name}\n"
+    assert run.err == f"not stored: {strassen().name}, which is registered, is the same in another basis, and no worse\n"
+    (row,) = run.json("import", path)["algorithms"]
+    assert (row["verdict"], row["id"], row["registered"]) == ("duplicate", winograd_like().id, strassen().name)
+    assert run("list") == before
+    (row,) = run.json("import", path, "--keep-equivalent")["algorithms"]
+    assert (row["verdict"], row["registered"]) == ("imported", winograd_like().name)
+    assert row["detail"] == f"{winograd_like().name} is {strassen().name} in another basis"
+    assert winograd_like().name in run("list")
 
 
 def test_export_faults_are_one_line(run: Session, tmp_path: Path) -> None:
@@ -196,3 +227,17 @@ def test_ctrl_c_keeps_what_was_added(run: Session, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Intake, "take", take)
     assert "1 new" in run("import", tmp_path, "--no-recursive", code=130)
     assert laderman().name in run("list")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_ends_an_import_of_files_after_one_that_is_named(run: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [files_of(laderman(), "maple", tmp_path, "a"), files_of(definition(1, 2, 1), "maple", tmp_path, "b")]
+    added = Registry.add
+
+    def add(self: Registry, algorithm: BilinearAlgorithm) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return added(self, algorithm)
+
+    monkeypatch.setattr(Registry, "add", add)
+    assert run("import", *files, code=130) == f"{laderman().name}\n"
+    assert "1x2x1" not in run("list")

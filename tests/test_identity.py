@@ -10,6 +10,7 @@ from pathlib import Path
 import networkx
 import numpy as np
 import pytest
+from exchange_samples import winograd_like
 from samples import definition, gaussian, halves, karatsuba, noisy, strassen_mod_2
 
 from stlsearch.algorithm import BilinearAlgorithm
@@ -20,15 +21,16 @@ from stlsearch.errors import InputError
 from stlsearch.exact import ExactMatrix, modulus_of
 from stlsearch.identity.bases import Outcome, Pair
 from stlsearch.identity.canonical import canonical_form
-from stlsearch.identity.certificate import verify_certificate
+from stlsearch.identity.certificate import Certificate, verify_certificate
 from stlsearch.identity.class_id import class_id
 from stlsearch.identity.colours import Invariants
-from stlsearch.identity.duplicates import duplicate_of
+from stlsearch.identity.duplicates import add_unless_equivalent, known_equivalent
 from stlsearch.identity.modular import inverse, nullspace, primes, product, ranks, root_of_minus_one
 from stlsearch.identity.same import DIFFERENT, EQUIVALENT, UNDECIDED, same, same_inexact
 from stlsearch.identity.stabiliser import symmetries
 from stlsearch.identity.terms import ORDERS, Terms, rank_distribution
 from stlsearch.registry.codec import dumps
+from stlsearch.registry.formats import EXPORTERS
 from stlsearch.registry.store import Registry, shipped_folder
 from stlsearch.targets import Target
 
@@ -181,6 +183,18 @@ def test_different_algorithms_of_one_rank_differ_by_a_named_invariant(one, other
     assert class_id(one) != class_id(other)
 
 
+def test_coefficients_too_large_for_a_proof_leave_a_difference_of_ranks_undecided():
+    rng = np.random.default_rng(3)
+    one, other = (flipped(standard(2, 2, 2), rng, int(rng.integers(4, 40))) for _ in range(2))
+    assert same(one, other).invariant["name"] == "ranks of the terms' matrices"
+    large = disguised(other, 0, size=3000)
+    assert not Terms.of(large).faithful
+    verdict = same(one, large)
+    assert verdict.answer == UNDECIDED
+    assert "too large" in verdict.reason
+    assert same(other, large).answer == EQUIVALENT  # a certificate needs no bound
+
+
 def test_a_parameter_that_a_diagonal_basis_scales_makes_no_new_algorithm():
     def member(t):
         """The standard algorithm of <2,2,2>, a11 b11 and a11 b12 exchanged for a11 (b11 + t b12) and a11 b12 (c12 - t c11)."""
@@ -280,7 +294,8 @@ def test_the_standard_algorithm_has_its_torus_and_the_permutations_of_indices():
     assert found.continuous == 1 + 2 + 1
     assert found.sandwiching == 2 * 6 * 2
     assert found.order == 2 * found.sandwiching  # n = p: one transposition
-    assert not found.faithful
+    assert found.faithful is False
+    assert symmetries(modulo(standard(2, 3, 2), 2)).faithful is None  # true, over Z2, but its linear system has more solutions
     assert [len(orbit) for orbit in found.orbits] == [12]
 
 
@@ -322,6 +337,15 @@ def test_a_small_budget_leaves_it_undecided():
     assert not symmetries(one, nodes=2).exhaustive
 
 
+@pytest.mark.parametrize("algorithm", [strassen(), standard(2, 2, 2)], ids=lambda a: a.name)
+def test_a_group_found_before_the_budget_ended_is_part_of_the_whole_and_says_so(algorithm):
+    whole = symmetries(algorithm)
+    for nodes in range(1, whole.nodes):
+        part = symmetries(algorithm, nodes)
+        assert not part.exhaustive
+        assert whole.order % part.order == 0
+
+
 def test_a_wrong_certificate_is_refused():
     one, other = laderman(), disguised(laderman(), 6)
     good = same(one, other).certificate
@@ -341,6 +365,9 @@ def test_a_wrong_certificate_is_refused():
         replace(good, modulus=2),
     ):
         assert not verify_certificate(wrong, one, other)
+    doubled = BilinearAlgorithm.from_exact(one.target, ExactMatrix.make(one.exact[0].real * 2), *one.exact[1:], verify=False)
+    eye, half = ExactMatrix.make(np.eye(3, dtype=int)), ExactMatrix.make(np.array([[1, 2, 2]] * 23), 2)
+    assert not verify_certificate(Certificate((1, 2, 3), eye, eye, eye, tuple(range(23)), half), one, doubled)  # a b c = 1/2
     assert not verify_certificate(good, one, strassen())
     assert not verify_certificate(good, one, modulo(laderman(), 2))
 
@@ -377,19 +404,65 @@ def test_what_cannot_be_compared():
         same(half, strassen_mod_2())
 
 
-def test_a_registry_is_asked_for_what_it_has_in_any_basis(tmp_path):
+def test_what_is_held_is_known_in_any_basis():
+    held = [laderman(), winograd(), strassen_mod_2()]
+    assert known_equivalent(disguised(laderman(), 7), held).algorithm is held[0]
+    assert known_equivalent(strassen(), held).algorithm is held[1]
+    assert known_equivalent(modulo(winograd(), 2), held).algorithm is held[2]
+    between = known_equivalent(winograd_like(), [winograd(), strassen()])  # better than the first, but adds nothing to the second
+    assert (between.algorithm.id, between.gains) == (strassen().id, ())
+    uneven = SCHEMES[7]
+    assert rank_distribution(uneven) != rank_distribution(cyclic(uneven))
+    assert known_equivalent(disguised(cyclic(uneven), 1), [uneven]).algorithm is uneven
+    for other in (standard(2, 2, 2), winograd(), noisy(), modulo(winograd(), 3), karatsuba(), transpose(SCHEMES[6])):
+        assert known_equivalent(other, held) is None
+    turned = disguised(strassen(), 2)
+    assert turned.ring != "Z"
+    assert known_equivalent(strassen(), [turned]) is None  # over fewer rings: no substitute
+    assert known_equivalent(standard(3, 3, 3), [disguised(standard(3, 3, 3), 1)], nodes=1) is None  # undecided
+
+
+def test_amplification_is_no_gain_modulo_a_prime():
+    one = modulo(strassen(), 3)
+    rows = [factor.real.copy() for factor in one.exact]
+    rows[0][0], rows[1][0] = 2 * rows[0][0] % 3, 2 * rows[1][0] % 3
+    other = BilinearAlgorithm.from_exact(one.target, *rows, ring="Z3")
+    assert one.amplification < other.amplification
+    assert known_equivalent(one, [other]).gains == known_equivalent(other, [one]).gains == ()
+
+
+def test_a_prime_of_the_invariants_below_a_coefficient_is_no_fault():
+    prime = next(primes())
+    rows = [[Fraction(int(value)) for value in row] for row in strassen().exact[0].real]
+    back = [[Fraction(int(value)) for value in row] for row in strassen().exact[2].real]
+    rows[0], back[0] = [value / prime for value in rows[0]], [value * prime for value in back[0]]
+    awkward = BilinearAlgorithm.from_exact(Target.matmul(2, 2, 2), rows, strassen().exact[1], back)
+    assert known_equivalent(awkward, [strassen()]) is None
+
+
+def test_a_registry_stores_an_equivalent_only_where_it_is_better(tmp_path):
     registry = Registry(tmp_path, None)
-    assert duplicate_of(strassen(), registry) is None
-    registry.add(laderman())
-    registry.add(winograd())
-    registry.add(strassen_mod_2())
-    assert duplicate_of(strassen(), registry).algorithm == winograd()
-    assert duplicate_of(disguised(laderman(), 7), registry).algorithm == laderman()
-    assert duplicate_of(standard(2, 2, 2), registry) is None
-    assert duplicate_of(noisy(), registry) is None
-    registry.add(strassen())
-    assert duplicate_of(strassen(), registry).algorithm == strassen()
-    assert duplicate_of(modulo(winograd(), 2), registry).algorithm == strassen_mod_2()
+    assert add_unless_equivalent(winograd(), registry).remark is None
+    better = add_unless_equivalent(strassen(), registry)  # 18 additions as written, not 24
+    assert better.is_kept
+    assert better.entry.algorithm.id == strassen().id
+    assert better.remark == f"{strassen().name} is {winograd().name} in another basis, with {' and '.join(better.equivalent.gains)}"
+    assert better.equivalent.gains == ("18 additions instead of 24", "amplification 4 instead of 7")
+    worse = disguised(strassen(), 5)
+    for _ in range(2):
+        refused = add_unless_equivalent(worse, registry)
+        assert not refused.is_kept
+        assert refused.entry.algorithm.id == strassen().id
+        assert strassen().name in refused.remark
+    assert len(registry.find()[0]) == 2
+    kept = add_unless_equivalent(worse, registry, keep=True)
+    assert kept.is_kept
+    assert strassen().name in kept.remark
+    for again in (worse, winograd(), noisy(), karatsuba(), strassen_mod_2()):
+        stored = add_unless_equivalent(again, registry)
+        assert (stored.entry.algorithm.id, stored.remark) == (again.id, None)
+    assert not add_unless_equivalent(modulo(winograd(), 2), registry).is_kept  # amplification means nothing over Z2
+    assert len(registry.find()[0]) == 6
 
 
 def test_linear_algebra_modulo_a_prime():
@@ -438,9 +511,15 @@ def test_same_at_the_command_line(run, tmp_path):
     plain.write_text(dumps(standard(3, 3, 3)))
     assert run("same", str(plain), str(plain), "--nodes", "1")[0] == 3
     assert run("same", "2x2x2_r5_R", "2x2x2_r5_R")[0] == 0
-    code, _, err = run("same", strassen().name, "nothing")
-    assert code == 2
-    assert err.count("\n") == 1
+    foreign, several = tmp_path / "winograd.mpl", tmp_path / "several.py"
+    foreign.write_bytes(EXPORTERS["maple"].write(winograd()))
+    assert run("same", str(path), str(foreign))[0] == 0
+    text = EXPORTERS["alphaevolve"].write(winograd()).decode()
+    several.write_text(text + text)
+    for bad, reason in (("nothing", "no algorithm is called"), (str(several), "holds 2 algorithms"), (str(tmp_path), "not a file")):
+        code, out, err = run("same", strassen().name, bad)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert reason in err
 
 
 def test_symmetries_at_the_command_line(run, tmp_path):

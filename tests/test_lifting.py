@@ -12,13 +12,13 @@ from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands import lift_, main
 from stlsearch.constructions.transforms import sandwich
 from stlsearch.errors import InputError
-from stlsearch.exact import modulus_of
+from stlsearch.exact import modulus_of, reconstructed
 from stlsearch.registry.codec import dumps, loads
 from stlsearch.registry.store import Registry, open_registry
 from stlsearch.search import lifting
 from stlsearch.search.brent import annihilates, jacobian, joined, residual, separated
 from stlsearch.search.flips import flip_search
-from stlsearch.search.lifting import STATUSES, Obstruction, fraction, fractions, lift
+from stlsearch.search.lifting import STATUSES, Obstruction, fractions, lift
 from stlsearch.search.modular import Elimination
 from stlsearch.targets import Target
 
@@ -131,7 +131,7 @@ def test_every_small_fraction_is_found_again_and_nothing_else(modulus):
         if np.gcd(below, modulus) == 1:
             for above in range(-bound, bound + 1):
                 known[above * pow(below, -1, modulus) % modulus] = Fraction(above, below)
-    assert {residue: found for residue in range(modulus) if (found := fraction(residue, modulus)) is not None} == known
+    assert {residue: found for residue in range(modulus) if (found := reconstructed(residue, modulus)) is not None} == known
     assert fractions(np.array([0, 1, modulus - 1]), modulus) == [0, 1, -1]
 
 
@@ -354,7 +354,8 @@ def run(tmp_path, capsys):
     return call
 
 
-def test_lift_stores_what_it_found_and_how(run, tmp_path):
+def test_lift_stores_what_it_found_and_how(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)
     registry = Registry(tmp_path / "registry")
     parent = strassen_mod_2()
     registry.add(parent)
@@ -365,6 +366,17 @@ def test_lift_stores_what_it_found_and_how(run, tmp_path):
     assert lifted.name in out
     assert lifted.provenance["command"] == f"stlsearch lift {parent.name} --steps 24 --seed 0 --attempts 20"
     assert main(["verify", lifted.name, "--registry", str(tmp_path / "registry")]) == 0
+
+
+def test_a_lift_that_is_registered_in_another_basis_is_named(run, tmp_path):
+    Registry(tmp_path / "registry").add(parent := strassen_mod_2())
+    for extra in ((), ("--json",)):
+        code, out, err = run("lift", parent.name, *extra)
+        assert code == 0
+        assert strassen().name in out
+        assert err == f"not stored: {strassen().name}, which is registered, is the same in another basis, and no worse\n"
+    assert not json.loads(out)["stored"]
+    assert len(list((tmp_path / "registry").glob("*.json"))) == 1
 
 
 def test_lift_from_a_file_as_json(run, tmp_path):

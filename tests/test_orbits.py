@@ -119,7 +119,7 @@ def test_walks_are_reproducible():
 
 
 def test_starts_from_a_symmetric_algorithm():
-    """Strassen's algorithm keeps the symmetry that rotates its modes; its terms are not permuted by a swap of indices alone."""
+    """Strassen's terms are permuted by rotations of the modes; Laderman's are not by a swap of two indices."""
     walk = OrbitWalk(strassen(), 0, "Z", "cyclic")
     assert walk.rank == 7
     assert len(walk.algorithm().U) == 7
@@ -145,6 +145,7 @@ def test_masks_round_trip():
         ((3, 3, 3), "", "unknown symmetry ''"),
         ((3, 3, 3), "(12)/(12)", "unknown symmetry"),
         ((5, 5, 5), "(12345),(12)", "more than 24 elements"),
+        ((9, 8, 8), "(12)", "up to 64 entries of a factor; 9x8x8 has 72"),
     ],
 )
 def test_bad_groups(shape, text, message):

@@ -169,7 +169,8 @@ def run(tmp_path, capsys):
     return call
 
 
-def test_command(run, tmp_path):
+def test_command(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)  # what is shipped in another basis would be named instead
     search = ["search", "--tile", "2x2x3", "--rank", "11", "--walkers", "1"]
     code, out, _ = run(*search, "--method", "sizes", "--start", "strassen", "--start", "standard(2,2,3)", "--json")
     assert code == 0
@@ -207,6 +208,9 @@ def test_every_size_that_lies_lower_than_what_is_registered_is_stored(run, tmp_p
         (["--start", "strassen", "--start", "winograd"], "for --method sizes"),
         (["--method", "sizes", "--symmetry", "cyclic"], "--symmetry belongs to --method flips, not to sizes"),
         (["--method", "sizes", "--start", "laderman"], "no start for 2x2x2"),
+        (["--method", "sizes", "--walkers", "513"], "at most 512 walkers"),
+        (["--walkers", "513"], "at most 512 walkers"),
+        (["--symmetry", ""], "unknown symmetry ''"),
         (["--method", "numeric", "--checkpoint", "x.npz"], "--checkpoint belongs to --method flips and sizes"),
     ],
 )

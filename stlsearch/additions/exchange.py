@@ -75,6 +75,8 @@ def exchange(
     """
     if moves < 1:
         raise InputError(f"moves must be at least 1, not {moves}")
+    if algorithm.exact is None:
+        raise InputError(f"{algorithm.name} is not exact: only exact algorithms are exchanged")
     if modulus_of(algorithm.ring) is not None:
         raise InputError(f"algorithms are exchanged over Z; {algorithm.name} is over {algorithm.ring}")
     if max(algorithm.target.dims) + algorithm.rank > MOST:

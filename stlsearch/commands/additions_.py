@@ -25,7 +25,7 @@ from stlsearch.commands.search_ import ProgressWatch
 from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.expression import construct
 from stlsearch.errors import InputError
-from stlsearch.registry.atomic import write_atomic
+from stlsearch.registry.atomic import check_destination, write_atomic
 from stlsearch.registry.store import Registry
 
 EXCHANGE_RESTARTS = 1000
@@ -78,6 +78,8 @@ def command(
         raise InputError(f"unknown language {language!r:.20}; valid: {', '.join(LANGUAGES)}")
     if language is not None and out is None and as_json:
         raise InputError("--json and --emit both write to stdout: name a file with --out")
+    if out is not None:
+        check_destination(out)
     algorithm = construct(expression, lambda name: registry.get(name).algorithm)
     document: dict[str, object] = {}
     interrupted = False

@@ -13,8 +13,10 @@ from pathlib import Path
 import click
 
 from stlsearch.bulk import Intake, Row, collect, summary
-from stlsearch.commands.options import INTERRUPTED, TileType, emit_json, json_option, registry_option
+from stlsearch.commands.options import INTERRUPTED, TileType, emit_json, json_option, registry_option, uninterrupted
+from stlsearch.commands.storing import report_equivalent
 from stlsearch.commands.summary import printable, table
+from stlsearch.identity.duplicates import Stored, add_unless_equivalent
 from stlsearch.registry.formats import READERS, Read, read_all
 from stlsearch.registry.formats.scheme import ring_name
 from stlsearch.registry.store import Registry
@@ -29,6 +31,7 @@ LOG_SECONDS = 5.0
 @click.option("--ring", help="To read files of other programs over: Z2, Z, Q, R, ...  By default what they claim, or the smallest.")
 @click.option("--tile", type=TileType(), help="The sizes, for files that do not say them.  By default deduced.")
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Folders within folders too.")
+@click.option("--keep-equivalent", is_flag=True, help="Also add what is a registered algorithm in another basis, and no better.")
 @click.option("--dry-run", is_flag=True, help="Report only; nothing is added.")
 @registry_option()
 @json_option()
@@ -38,6 +41,7 @@ def command(
     ring: str | None,
     tile: Target | None,
     recursive: bool,
+    keep_equivalent: bool,
     dry_run: bool,
     registry: Registry,
     as_json: bool,
@@ -49,7 +53,8 @@ def command(
     PLinOpt's three files name one, or their common beginning.
 
     Which convention the factors follow (C or its transpose, row- or column-major) is found out and said on stderr, and every
-    exact algorithm is verified in exact arithmetic. FILES are all checked before any is added.
+    exact algorithm is verified in exact arithmetic. FILES are all checked before any is added. What is a registered algorithm in
+    another basis, with no fewer additions and no lower amplification, is not added: the name printed is that of the registered one.
 
     A folder, or --dry-run, gives a report instead: every algorithm is new, better (than the registered ranks), duplicate (not
     added), invalid (with the reason) or skipped. Exit code 1 when there were invalid ones.
@@ -58,18 +63,27 @@ def command(
     shape = None if tile is None else tile.shape
     folders = [path for path in files if os.path.isdir(path)]  # noqa: PTH112 (the methods of Path raise on names that are too long)
     if dry_run or folders:
-        return _report(collect(files, recursive), Intake(registry, dry_run, format_name, ring, shape), folders, as_json)
+        return _report(collect(files, recursive), Intake(registry, dry_run, format_name, ring, shape, keep_equivalent), folders, as_json)
     found = [(path, read) for path in files for read in read_all(path, format_name, ring, shape)]
-    for _, read in found:
-        registry.add(read.algorithm)
+    stored: list[Stored] = []
+    interrupts: list[bool] = []
+    with uninterrupted(lambda: interrupts.append(True)):  # what was added is told
+        for _, read in found:
+            if interrupts:
+                break
+            stored.append(add_unless_equivalent(read.algorithm, registry, keep_equivalent))
+    del found[len(stored) :]
+    for each in stored:
         if not as_json:
-            click.echo(read.algorithm.name)
+            click.echo(each.entry.algorithm.name)
+        report_equivalent(each)
     if as_json:
-        emit_json({"algorithms": [_read_document(path, read) for path, read in found]})
+        documents = [_read_document(path, read, each) for (path, read), each in zip(found, stored, strict=True)]
+        emit_json({"algorithms": documents})
     for (path, remarks), count in Counter((path, read.remarks) for path, read in found if read.remarks).items():
         several = f" ({count} algorithms)" if count > 1 else ""
         click.echo(printable(f"{path}: read as {'; '.join(remarks)}{several}"), err=True)
-    return 0
+    return INTERRUPTED if interrupts else 0
 
 
 def _report(files: list[Path], intake: Intake, folders: Sequence[Path], as_json: bool) -> int:
@@ -155,5 +169,8 @@ def _document(row: Row) -> dict[str, object]:
     }
 
 
-def _read_document(path: Path, read: Read) -> dict[str, object]:
-    return _document(Row(path, read.label, "imported", "", read.format, read.algorithm, read.remarks))
+def _read_document(path: Path, read: Read, stored: Stored) -> dict[str, object]:
+    row = Row(
+        path, read.label, "imported" if stored.is_kept else "duplicate", stored.remark or "", read.format, read.algorithm, read.remarks
+    )
+    return {**_document(row), "registered": stored.entry.algorithm.name}

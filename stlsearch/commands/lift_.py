@@ -17,8 +17,10 @@ from stlsearch.commands.options import (
     uninterrupted,
 )
 from stlsearch.commands.search_ import ProgressWatch
+from stlsearch.commands.storing import report_equivalent, saved_row, stored_keys
 from stlsearch.commands.summary import summary, table
-from stlsearch.registry.store import Entry, Registry
+from stlsearch.identity.duplicates import Stored, add_unless_equivalent
+from stlsearch.registry.store import Registry
 from stlsearch.search.lifting import ATTEMPTS, ENOUGH, MAX_STEPS, NO_LIFT, Lifting, lift
 
 
@@ -54,28 +56,29 @@ def command(name: str, steps: int | None, seed: int, attempts: int, registry: Re
     with uninterrupted(watch.interrupt):
         found = lift(algorithm, steps=steps, seed=seed, attempts=attempts, callback=told)
         watch.close()
-        entry = None
+        stored = None
         if found.algorithm is not None:
             used = found.algorithm.provenance["steps"]
             line = f"stlsearch lift {algorithm.name} --steps {used} --seed {seed} --attempts {attempts}"
             lifted = found.algorithm.with_provenance(command=line)
-            registry.add(lifted)
-            entry = registry.get(lifted.name)
+            stored = add_unless_equivalent(lifted, registry)
+            report_equivalent(stored)
     if as_json:
-        emit_json(_document(algorithm, found, entry))
-    elif entry is None:
+        emit_json(_document(algorithm, found, stored))
+    elif stored is None:
         click.echo(f"{algorithm.name} {found.message}" if found.status == NO_LIFT else f"{algorithm.name}: {found.message}")
     else:
-        click.echo(table(_rows(algorithm, found, entry)))
+        click.echo(table(_rows(algorithm, found, stored)))
     if found.stopped:
         return INTERRUPTED
-    return 0 if entry is not None else 1
+    return 0 if stored is not None else 1
 
 
-def _document(algorithm: BilinearAlgorithm, found: Lifting, entry: Entry | None) -> dict[str, object]:
+def _document(algorithm: BilinearAlgorithm, found: Lifting, stored: Stored | None) -> dict[str, object]:
     proof = found.obstruction
     return {
-        "algorithm": None if entry is None else summary(entry),
+        "algorithm": None if stored is None else summary(stored.entry),
+        **stored_keys(stored),
         "parent": algorithm.name,
         "status": found.status,
         "prime": found.prime,
@@ -87,21 +90,21 @@ def _document(algorithm: BilinearAlgorithm, found: Lifting, entry: Entry | None)
     }
 
 
-def _rows(algorithm: BilinearAlgorithm, found: Lifting, entry: Entry) -> list[tuple[str, str]]:
-    lifted = entry.algorithm
+def _rows(algorithm: BilinearAlgorithm, found: Lifting, stored: Stored) -> list[tuple[str, str]]:
+    lifted = stored.entry.algorithm
     assert lifted.exact is not None
     largest = max(float(abs(factor).max()) for factor in (lifted.U, lifted.V, lifted.W))
     below = lcm(*(factor.denominator for factor in lifted.exact))
     size = "-1, 0, 1" if lifted.is_ternary else f"up to {largest:g} in size{'' if below == 1 else f', denominators dividing {below}'}"
     tried = f"modulo {found.prime}^{found.exponent}, {found.attempts} attempt{'' if found.attempts == 1 else 's'}"
-    if found.ternary_excluded:
+    if found.ternary_excluded and stored.is_kept:
         size += "; no lift has -1, 0, 1 alone"
     return [
         ("name", lifted.name),
-        ("lifted from", algorithm.name),
+        ("lifted from" if stored.is_kept else "the lift of", algorithm.name if stored.is_kept else f"{algorithm.name}, in another basis"),
         ("ring", f"{lifted.ring}, exact over {', '.join(lifted.valid_rings())}"),
         ("coefficients", size),
         ("amplification", f"{lifted.amplification:.6g} (g)"),
         ("solved", tried if found.attempts else "nothing: it is exact over Z as it stands"),
-        ("saved", str(entry.path)),
+        saved_row(stored),
     ]

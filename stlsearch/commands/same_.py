@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -11,13 +12,14 @@ import click
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.commands.options import CountType, emit_json, json_option, registry_option
 from stlsearch.commands.summary import table
+from stlsearch.errors import InputError
 from stlsearch.exact import ExactMatrix
 from stlsearch.identity.certificate import Certificate
 from stlsearch.identity.class_id import class_id
 from stlsearch.identity.matching import NODES
 from stlsearch.identity.same import DIFFERENT, EQUIVALENT, UNDECIDED, same, same_inexact
 from stlsearch.identity.terms import is_supported
-from stlsearch.registry.formats import read_file
+from stlsearch.registry.formats import read_all
 from stlsearch.registry.store import Registry
 
 LOG_SECONDS = 5.0
@@ -33,8 +35,8 @@ EXIT_CODES = {EQUIVALENT: 0, DIFFERENT: 1, UNDECIDED: 3}
 def command(one: str, other: str, nodes: int, registry: Registry, as_json: bool) -> int:
     """Tell whether two algorithms for a matrix product are one in different bases.
 
-    A and B are names, the beginnings of names or ids, or .json files. Counted as one are algorithms that change of basis
-    (sandwiching), scaling and order of terms, and cyclic shifts and transposition of the shape make of each other.
+    A and B are names, the beginnings of names or ids, or files that `stlsearch import` reads. Counted as one are algorithms that
+    change of basis (sandwiching), scaling and order of terms, and cyclic shifts and transposition of the shape make of each other.
 
     Exit code 0: equivalent, with X, Y, Z and which term goes to which, checked in exact arithmetic. 1: not equivalent, with an
     invariant that differs, or after a search that left no matching of the terms. 3: undecided, because the budget ended or an
@@ -63,12 +65,18 @@ def command(one: str, other: str, nodes: int, registry: Registry, as_json: bool)
 
 
 def load(name: str, registry: Registry) -> BilinearAlgorithm:
-    """A registered algorithm, or that of a .json file, ours or plain.
+    """A registered algorithm, or that of a file of any format.
 
     Raises:
-        InputError: an unknown name, or a file that holds no algorithm.
+        InputError: an unknown name, or a file that holds no algorithm, or several.
     """
-    return read_file(Path(name).expanduser()) if name.endswith(".json") else registry.get(name).algorithm
+    path = Path(name).expanduser()
+    if not (name.endswith(".json") or os.sep in name or os.path.isfile(path)):  # noqa: PTH113 (the method raises on long names)
+        return registry.get(name).algorithm
+    found = read_all(path)
+    if len(found) > 1:
+        raise InputError(f"{path} holds {len(found)} algorithms: import them, and name one")
+    return found[0].algorithm
 
 
 class Telling:

@@ -24,15 +24,17 @@ from stlsearch.commands.options import (
     tile_option,
     uninterrupted,
 )
+from stlsearch.commands.storing import report_equivalent, saved_row, stored_keys
 from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.expression import construct
 from stlsearch.constructions.simplify import simplify
 from stlsearch.errors import InputError
+from stlsearch.identity.duplicates import Stored, add_unless_equivalent
 from stlsearch.registry.atomic import check_destination
 from stlsearch.registry.store import Entry, Registry
 from stlsearch.search.climb import Climb, climb, is_start, ordered
 from stlsearch.search.flip_state import RINGS
-from stlsearch.search.flips import flip_search
+from stlsearch.search.flips import MAX_WALKERS, flip_search
 from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
 from stlsearch.targets import Target
 
@@ -141,20 +143,30 @@ def command(
         if value is not None and method not in owners:
             raise InputError(f"{name} belongs to --method {' and '.join(owners)}, not to {method}")
     registry.check_writable()
+    ring = "Z" if ring is None else ring
     if method == "numeric":
-        return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring or "Z", registry, as_json)
+        return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring, registry, as_json)
     if checkpoint is not None and checkpoint != resume and checkpoint.exists():
         raise InputError(f"{checkpoint} exists: go on from it with --resume, or remove it")
     kept = checkpoint or resume
     if kept is not None:
         check_destination(kept)
-    walks: dict[str, Any] = {"ring": ring or "Z", "walkers": walkers or os.cpu_count() or 1, "checkpoint": kept, "resume": resume}
+    walks: dict[str, Any] = {
+        "ring": ring,
+        "walkers": walkers or min(os.cpu_count() or 1, MAX_WALKERS),
+        "checkpoint": kept,
+        "resume": resume,
+    }
     walks |= {name: value for name, value in (("plateau", plateau), ("margin", margin)) if value is not None}
     if method == "sizes":
         return _sizes(tile, target_rank, seed, max_flips or MAX_FLIPS, start, every_size, walks, registry, as_json)
     if len(start) > 1 or REGISTERED in start:
         raise InputError("walks of --method flips have one --start, a formula or a name; several, or 'registered', are for --method sizes")
-    walks |= {"symmetry": symmetry or "none", "patience": patience, "start": _started(start[0], registry) if start else None}
+    walks |= {
+        "symmetry": "none" if symmetry is None else symmetry,
+        "patience": patience,
+        "start": _started(start[0], registry) if start else None,
+    }
     return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
 
 
@@ -207,7 +219,7 @@ def _sizes(
             ]
             if other.rank < min([other.target.trivial_rank, *known]):
                 kept = _store(replace(other, provenance=found.provenance), recorded, registry)
-                click.echo(f"also saved {kept.algorithm.name}", err=True)
+                click.echo(f"also saved {kept.entry.algorithm.name}", err=True)
         return _kept(found, first, target_rank, watch, recorded, registry, as_json)
 
 
@@ -237,19 +249,26 @@ def _kept(
     watch.close()
     if found.rank == first and found.rank > target_rank:
         click.echo(f"nothing below rank {found.rank} was found in {found.provenance['flips']} flips; nothing was saved", err=True)
+        if as_json:
+            emit_json(
+                {"algorithm": None, **stored_keys(None), "target_rank": target_rank, "reached": False, "flips": found.provenance["flips"]}
+            )
         return INTERRUPTED if watch.interrupted else 1
-    entry = _store(found, recorded, registry)
+    stored = _store(found, recorded, registry)
+    report_equivalent(stored)
+    entry = stored.entry
     algorithm = entry.algorithm
     reached = algorithm.rank <= target_rank
     if as_json:
-        emit_json({"algorithm": summary(entry), "target_rank": target_rank, "reached": reached, "flips": found.provenance["flips"]})
+        told = {"target_rank": target_rank, "reached": reached, "flips": found.provenance["flips"]}
+        emit_json({"algorithm": summary(entry), **stored_keys(stored), **told})
     else:
         rows = [
             ("name", algorithm.name),
             ("rank", f"{algorithm.rank}" if reached else f"{algorithm.rank}, above the target {target_rank}"),
             *_measures(entry),
             ("flips", f"{found.provenance['flips']}, {found.provenance['ended']}"),
-            ("saved", str(entry.path)),
+            saved_row(stored),
         ]
         click.echo(table(rows))
     if watch.interrupted:
@@ -257,11 +276,10 @@ def _kept(
     return 0 if reached else 1
 
 
-def _store(found: BilinearAlgorithm, recorded: dict[str, Any], registry: Registry) -> Entry:
+def _store(found: BilinearAlgorithm, recorded: dict[str, Any], registry: Registry) -> Stored:
     better = simplify(found) if found.is_real and found.target.shape is not None else found
     algorithm = better.with_provenance(**{**found.provenance, "command": command_line(**recorded)})
-    registry.add(algorithm)
-    return registry.get(algorithm.name)
+    return add_unless_equivalent(algorithm, registry)
 
 
 def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ring: str, registry: Registry, as_json: bool) -> int:
@@ -271,18 +289,20 @@ def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ri
             tile, rank, ring=ring, seed=seed, count=count, max_starts=max_starts, callback=lambda stats: watch(progress(stats))
         )
         watch.close()
-        entries = []
+        kept: dict[str, Stored] = {}  # what is found twice, in two bases, is named once
         for algorithm in found.algorithms:
             better = simplify(algorithm) if tile.shape is not None else algorithm
             better = better.with_provenance(**{**algorithm.provenance, "command": command_line()})
-            registry.add(better)
-            entries.append(registry.get(better.name))
+            stored = add_unless_equivalent(better, registry)
+            report_equivalent(stored)
+            kept.setdefault(stored.entry.algorithm.name, stored)
     reached = found.status == "reached"
     if as_json:
-        emit_json({"algorithms": [summary(entry) for entry in entries], "target_rank": rank, "reached": reached, **figures(found)})
+        algorithms = [{**summary(each.entry), **stored_keys(each)} for each in kept.values()]
+        emit_json({"algorithms": algorithms, "target_rank": rank, "reached": reached, **figures(found)})
     else:
-        for entry in entries:
-            rows = [("name", entry.algorithm.name), ("rank", str(rank)), *_measures(entry), ("saved", str(entry.path))]
+        for each in kept.values():
+            rows = [("name", each.entry.algorithm.name), ("rank", str(rank)), *_measures(each.entry), saved_row(each)]
             click.echo(table(rows) + "\n")
         click.echo(progress(found.stats) + f"; {'stopped' if watch.interrupted else found.status}")
     if watch.interrupted:

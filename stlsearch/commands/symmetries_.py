@@ -26,9 +26,9 @@ UNFINISHED = 3
 def command(name: str, nodes: int, registry: Registry, as_json: bool) -> int:
     """List the symmetries of an exact algorithm for a matrix product.
 
-    A is a name, the beginning of a name or id, or a .json file. A symmetry is a change of basis, with a cyclic shift or
-    transposition where the shape allows it, after which the algorithm has the same products up to scaling and order. Each
-    generator is checked in exact arithmetic; --json gives its X, Y, Z.
+    A is a name, the beginning of a name or id, or a file that `stlsearch import` reads. A symmetry is a change of basis, with a
+    cyclic shift or transposition where the shape allows it, after which the algorithm has the same products up to scaling and
+    order. Each generator is checked in exact arithmetic; --json gives its X, Y, Z.
 
     Exit code 0: these are all. 3: there may be more, because the budget ended or a matching could not be settled.
     """

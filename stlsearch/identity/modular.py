@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from math import isqrt
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from stlsearch.errors import InputError
-from stlsearch.exact import ExactMatrix
+from stlsearch.exact import ExactMatrix, reconstructed
 
 CHUNK = 256  # equations solved at a time
 MOST_PRIMES = 12  # of characteristic 0: enough for numerators and denominators of 180 bits
@@ -191,17 +190,8 @@ class Residue:
         """The fractions of numerators and denominators up to sqrt(modulus/2) that have these residues; None when one has none."""
         found = []
         for value in self.values:
-            fraction = _reconstruct(value % self.modulus, self.modulus)
+            fraction = reconstructed(value % self.modulus, self.modulus)
             if fraction is None:
                 return None
             found.append(fraction)
         return found
-
-
-def _reconstruct(value: int, modulus: int) -> Fraction | None:
-    bound = isqrt(modulus // 2)
-    (a, x), (b, y) = (modulus, 0), (value, 1)
-    while b > bound:
-        quotient = a // b
-        (a, x), (b, y) = (b, y), (a - quotient * b, x - quotient * y)
-    return Fraction(b, y) if y and abs(y) <= bound else None

@@ -44,7 +44,7 @@ class Symmetries:
         element_orders: how many elements have each order; None beyond `MOST_LISTED` of them.
         exhaustive: nothing was left out: the group is no larger.
         continuous: dimension of the group that fixes every term up to scaling; 0 for a finite group. None over Zp.
-        faithful: the identity alone fixes every term.
+        faithful: the identity alone fixes every term; None where that was not settled.
         nodes: branches that were searched.
     """
 
@@ -56,7 +56,7 @@ class Symmetries:
     element_orders: dict[int, int] | None
     exhaustive: bool
     continuous: int | None
-    faithful: bool
+    faithful: bool | None
     nodes: int
 
     @property
@@ -99,6 +99,7 @@ def symmetries(algorithm: BilinearAlgorithm, nodes: int = NODES, told: Told | No
             exhaustive = exhaustive and turned.conclusive
     permutations = [certificate.permutation for certificate in generators]
     elements = _closure(permutations, algorithm.rank)
+    continuous = None if modulus else _continuous(terms)
     return Symmetries(
         sandwiching * len(orders),
         sandwiching,
@@ -107,8 +108,8 @@ def symmetries(algorithm: BilinearAlgorithm, nodes: int = NODES, told: Told | No
         _orbits(permutations, algorithm.rank),
         None if elements is None else dict(sorted(Counter(map(_order, elements)).items())),
         exhaustive,
-        None if modulus else _continuous(terms),
-        _faithful(terms),
+        continuous,
+        False if continuous else _faithful(terms),
         budget.spent,
     )
 
@@ -201,11 +202,12 @@ def _continuous(terms: Terms) -> int:
     return len(solutions(np.concatenate(rows) % terms.prime, terms.prime)) - 3
 
 
-def _faithful(terms: Terms) -> bool:
+def _faithful(terms: Terms) -> bool | None:
+    """True where the scalings are 1 but for those of X, Y, Z, and the multiples of the identities alone have them; else unknown."""
     scalings = solve(terms.traces, terms.traces, terms.prime)
     if not scalings.complete or scalings.free > ALWAYS_FREE or len(scalings.solutions) != 1:
-        return False
-    return len(intertwiners(terms, terms, scalings.solutions[0])) == 1
+        return None
+    return len(intertwiners(terms, terms, scalings.solutions[0])) == 1 or None
 
 
 _KNOWN: dict[tuple[tuple[int, int], ...], str] = {

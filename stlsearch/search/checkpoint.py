@@ -44,7 +44,7 @@ from stlsearch.search.flip_state import (
 
 FORMAT, VERSION = "stlsearch checkpoint", 1
 HEADER = "header"
-MAX_BYTES = 2**30  # unpacked: some 1500 walkers
+MAX_BYTES = 2**30  # unpacked: more than `flips.MAX_WALKERS` take
 
 
 def write(path: Path, method: str, options: Mapping[str, object], counts: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:

@@ -33,7 +33,7 @@ from stlsearch.errors import InputError
 from stlsearch.search.checkpoint import number_in, read, write
 from stlsearch.search.flip_masks import MAX_ENTRIES
 from stlsearch.search.flip_state import MAX_TERMS, RINGS
-from stlsearch.search.flips import MIX, SAVE_SECONDS, FlipWalk
+from stlsearch.search.flips import MAX_WALKERS, MIX, SAVE_SECONDS, FlipWalk
 from stlsearch.search.sizes import project
 from stlsearch.targets import Target, parse_tile
 
@@ -98,6 +98,8 @@ class Climb:
             raise InputError(f"flip walks hold up to {MAX_ENTRIES} entries of a factor and {MAX_TERMS} terms; {target.slug} needs more")
         if min(walkers, plateau) < 1 or margin < 0:
             raise InputError("walkers and plateau must be at least 1, margin at least 0")
+        if walkers > MAX_WALKERS:
+            raise InputError(f"at most {MAX_WALKERS} walkers can walk side by side, not {walkers}")
         self.target, self.seed, self.ring, self.walkers, self.plateau, self.margin = target, seed, ring, walkers, plateau, margin
         self.size = ordered(target.shape)
         within = [size for size in combinations_with_replacement(range(2, self.size[2] + 1), 3) if _fits(size, self.size)]

@@ -47,6 +47,7 @@ SMALL = 128  # terms up to which a hash table of 2^9 places is enough
 LARGE = 36  # terms of the standard algorithm from which detours may go further
 ROUND = 4_000_000  # tries of every walker between two looks at all of them
 SAVE_SECONDS = 60.0  # between two checkpoints
+MAX_WALKERS = 512  # a checkpoint holds so many with the largest groups of symmetries
 MIX = 0x9E3779B97F4A7C15
 Progress = Callable[[int, int, int], bool | None]
 Walk: TypeAlias = "FlipWalk | OrbitWalk"
@@ -245,14 +246,16 @@ def flip_search(
         The algorithm of lowest rank seen, exact over the ring; its rank may exceed `target_rank`.
 
     Raises:
-        InputError: `start` of another target or not over the ring, budgets below 1, factors of more than 64 entries, or a file to
-            resume that is no checkpoint of this search.
+        InputError: `start` of another target or not over the ring, budgets below 1, more than 512 walkers, factors of more than 64 entries,
+            or a file to resume that is no checkpoint of this search.
         RegistryError: the checkpoint cannot be written.
     """
     usual = defaults(target, symmetry)
     plateau, margin, patience = (given if value is None else value for given, value in zip(usual, (plateau, margin, patience), strict=True))
     if min(target_rank, max_flips, plateau, patience, walkers, threads) < 1 or margin < 0:
         raise InputError("target_rank, max_flips, plateau, patience, walkers and threads must be at least 1, margin at least 0")
+    if walkers > MAX_WALKERS:
+        raise InputError(f"at most {MAX_WALKERS} walkers can walk side by side, not {walkers}")
     if start is not None and start.target != target:
         raise InputError(f"the start is an algorithm for {start.target.slug}, not {target.slug}")
     first = start or standard_terms(target)

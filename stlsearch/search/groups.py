@@ -64,8 +64,11 @@ def group_of(text: str, shape: Shape) -> Group:
     """The group that a list of generators spans.
 
     Raises:
-        InputError: a generator that is none, does not fit the shape, or a group of more than `MAX_ORDER` elements.
+        InputError: a generator that is none, does not fit the shape, factors of more than 64 entries, or a group of more than `MAX_ORDER`
+            elements.
     """
+    if (entries := max(rows * columns for rows, columns in _sides(shape))) > 8 * BYTES:
+        raise InputError(f"symmetric walks hold up to {8 * BYTES} entries of a factor; {'x'.join(map(str, shape))} has {entries}")
     generators = [_generator(word, shape) for word in text.replace(" ", "").split(",")]
     identity = tuple((mode, tuple(range(rows * columns))) for mode, (rows, columns) in enumerate(_sides(shape)))
     elements, fresh = [identity], [identity]

@@ -23,14 +23,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import gcd, isqrt, lcm
+from math import gcd, lcm
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import EXACT_RINGS, modulus_of
+from stlsearch.exact import EXACT_RINGS, modulus_of, reconstructed
 from stlsearch.search.brent import annihilates, jacobian, joined, residual, separated
 from stlsearch.search.modular import MAX_PRIME, Elimination
 
@@ -188,29 +188,14 @@ def lift(
     return Lifting(status, prime, reached, attempt, stopped, search.best, ternary_excluded=excluded)
 
 
-def fraction(residue: int, modulus: int) -> Fraction | None:
-    """The fraction n/d = residue modulo `modulus` with |n|, d <= sqrt(modulus/2); there is at most one.
-
-    By Euclid's algorithm on modulus and residue, stopped half-way.
-    """
-    bound = isqrt(modulus // 2)
-    before, now, below_before, below = modulus, residue % modulus, 0, 1
-    while now > bound:
-        quotient = before // now
-        before, now, below_before, below = now, before - quotient * now, below, below_before - quotient * below
-    if abs(below) > bound or gcd(now, below) != 1:
-        return None
-    return Fraction(now, below)
-
-
 def fractions(vector: np.ndarray, modulus: int) -> list[Fraction] | None:
-    """`fraction` of every entry, None when one has none."""
+    """`reconstructed` for every entry, None when one has none."""
     known: dict[int, Fraction] = {}
     result = []
     for value in vector.tolist():
         residue = value % modulus
         if residue not in known:
-            if (found := fraction(residue, modulus)) is None:
+            if (found := reconstructed(residue, modulus)) is None:
                 return None
             known[residue] = found
         result.append(known[residue])

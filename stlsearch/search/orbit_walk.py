@@ -147,11 +147,13 @@ class OrbitWalk:
         """One term of every orbit, and its sign."""
         images = self.group.images(terms)
         place = {_key(term, sign): number for number, (term, sign) in enumerate(zip(terms, signs, strict=True))}
+        if len(place) < len(terms):
+            raise InputError(f"{name} has a term twice: symmetric walks start from different terms")
         found, seen = [], set[int]()
         for number in range(len(terms)):
             orbit = {place.get(_key(image[number], signs[number]), -1) for image in images}
-            if -1 in orbit or len(place) < len(terms):
-                raise InputError(f"{name} is not symmetric: the terms of {self.symmetry} are not its own")
+            if -1 in orbit:
+                raise InputError(f"{name} is not symmetric: {self.symmetry} takes some of its terms to others")
             if number not in seen:
                 found.append(number)
                 seen |= orbit

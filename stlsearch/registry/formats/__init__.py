@@ -1,4 +1,4 @@
-"""File formats, one a module: `EXPORTERS` write an algorithm, `IMPORTERS` read our own exports back, `READERS` read every format.
+"""File formats, one a module: `EXPORTERS` write an algorithm, `READERS` read files.
 
 Our own formats (json, npz, safetensors) hold every algorithm and lose nothing. Those of other programs hold algorithms for
 matrix products, mostly with integer coefficients, in one convention or another: what is read is verified (`scheme.verify`).
@@ -87,14 +87,8 @@ EXPORTERS = {
     "flip-cpd": Exporter(flip_cpd.write, ".npy", False),
 }
 
-IMPORTERS: dict[str, Callable[[bytes], BilinearAlgorithm]] = {
-    "json": json_.read,
-    "npz": npz.read,
-    "safetensors": safetensors_.read,
-}
-
 READERS: dict[str, Reader] = {
-    "json": json_.read_source,
+    "json": json_.read,
     "npz": lambda source: [npz.read(source.data)],
     "safetensors": lambda source: [safetensors_.read(source.data)],
     "alphatensor": alphatensor.read,
@@ -125,26 +119,6 @@ def format_of(path: Path) -> str | None:
     """The format that a file's extension names, None when it names none; of several the first of `EXPORTERS`."""
     ending = path.suffix.lower()
     return next((name for name, exporter in EXPORTERS.items() if ending and exporter.extension == ending), None)
-
-
-def read_file(path: Path, name: str | None = None) -> BilinearAlgorithm:
-    """The algorithm in a file that stlsearch wrote, or of plain JSON; the format by default the one its extension names.
-
-    Raises:
-        InputError: an unreadable file, an unknown format, or content that is not what the format says.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    name = name or format_of(path)
-    if name not in IMPORTERS:
-        found = f"the format {name!r:.40}" if name else f"the extension {path.suffix!r:.40}"
-        raise InputError(f"{path}: {found} cannot be imported; valid: {', '.join(IMPORTERS)}")
-    try:
-        return IMPORTERS[name](read_bytes(path))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def load(path: Path, name: str | None = None, shape: Shape | None = None) -> tuple[str | None, list[BilinearAlgorithm | Scheme]]:

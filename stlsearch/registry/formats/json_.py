@@ -4,7 +4,7 @@ from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.registry import codec
 from stlsearch.registry.formats import perminov_json, plain
 from stlsearch.registry.formats.eps_entries import is_family, refuse_family
-from stlsearch.registry.formats.scheme import Scheme, Source, verify
+from stlsearch.registry.formats.scheme import Scheme, Source
 
 
 def write(algorithm: BilinearAlgorithm) -> bytes:
@@ -12,13 +12,7 @@ def write(algorithm: BilinearAlgorithm) -> bytes:
     return codec.dumps(algorithm).encode()
 
 
-def read(data: bytes) -> BilinearAlgorithm:
-    """Inverse of `write`, and the reader of plain JSON (see `plain`); raises InputError for anything else."""
-    found = read_source(Source(data))[0]
-    return verify(found).algorithm if isinstance(found, Scheme) else found
-
-
-def read_source(source: Source) -> list[BilinearAlgorithm | Scheme]:
+def read(source: Source) -> list[BilinearAlgorithm | Scheme]:
     """The algorithm of whichever JSON document it is; raises InputError for anything else."""
     document = source.document
     if perminov_json.is_reduced(document):
