@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import every_kind, gaussian, halves, karatsuba, noisy, strassen, strassen_mod_2
 
 from stlsearch.additions import Program, count
 from stlsearch.additions.counting import linear_maps
@@ -25,7 +26,6 @@ from stlsearch.constructions.expression import construct
 from stlsearch.constructions.transforms import sandwich
 from stlsearch.errors import InputError
 from stlsearch.registry.store import open_registry
-from tests.samples import every_kind, gaussian, halves, karatsuba, noisy, strassen, strassen_mod_2
 
 
 def named(expression):
