@@ -137,7 +137,7 @@ def test_so_it_is_over_finite_fields(algorithm, p):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_permuted_shapes_are_one_class_and_the_certificate_is_a_recipe(order):
-    algorithm = shipped("2x3x4_r20_Z")
+    algorithm = shipped("2x3x4_r20_Z_af9f279b")
     other = disguised(permute(algorithm, order), 3)
     verdict = same(algorithm, other)
     assert verdict.answer == EQUIVALENT

@@ -150,7 +150,7 @@ def test_mixed_precision_and_clipping(train, capsys, tmp_path):
     [
         (["--data", "digits", "--rank", "63"], "no basis of rank 63"),
         (["--data", "digits", "--basis", "nonesuch"], "nonesuch"),
-        (["--data", "digits", "--basis", "4x4x4_r49_Z", "--rank", "24"], "49"),
+        (["--data", "digits", "--basis", "4x4x4_r49_Z_94107573", "--rank", "24"], "49"),
         (["--data", "digits", "--batch", "2000"], "1500 training images"),
         (["--data", "digits", "--smoothing", "1"], "--smoothing"),
         (["--data", "cifar"], "cifar"),
