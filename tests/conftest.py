@@ -18,3 +18,9 @@ def _own_home(tmp_path_factory, monkeypatch):
 def _kernels(monkeypatch):
     """The matrices of the tests are small, and would not get to the kernels."""
     monkeypatch.setattr("stlsearch.ops.product.SMALL", 0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Layers draw their weights from PyTorch's own generator: the same in every run, whichever tests run before."""
+    torch.manual_seed(0)
