@@ -29,17 +29,6 @@ from stlsearch.constructions.transforms import cyclic_form
 from stlsearch.errors import InputError
 
 TOLERANCE = 1e-3  # relative: optima found by different paths agree to about 1e-5, different ones differ by far more
-RANK_TOLERANCE = 1e-3  # a singular value below this share of the largest counts as zero
-
-
-def rank_triples(algorithm: BilinearAlgorithm, tolerance: float = RANK_TOLERANCE) -> tuple[tuple[int, int, int], ...]:
-    """The ranks of (u, v, w) as matrices, one triple a term, sorted: unchanged by every change of basis.
-
-    Raises:
-        InputError: not a matrix product.
-    """
-    ranks = [(values > tolerance * values[:, :1]).sum(axis=1) for values in _singular_values(_matrices(algorithm))]
-    return tuple(sorted((int(a), int(b), int(c)) for a, b, c in zip(*ranks, strict=True)))
 
 
 def triple_products(algorithm: BilinearAlgorithm) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Equivalence with certificates, classes, symmetries and canonical forms, against known groups and brute force."""
+"""Equivalence with certificates, classes and canonical forms, against brute force; what the registry stores once."""
 
 import itertools
 import json
@@ -7,10 +7,10 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import networkx
 import numpy as np
 import pytest
 from exchange_samples import winograd_like
+from identity_samples import complex_product, disguised, flipped, modulo, shipped
 from samples import definition, gaussian, halves, karatsuba, noisy, strassen_mod_2
 
 from stlsearch.algorithm import BilinearAlgorithm
@@ -18,7 +18,7 @@ from stlsearch.commands import main
 from stlsearch.constructions.classical import laderman, standard, strassen, winograd
 from stlsearch.constructions.transforms import compose, cyclic, direct_sum, permute, sandwich, transpose
 from stlsearch.errors import InputError
-from stlsearch.exact import ExactMatrix, modulus_of
+from stlsearch.exact import ExactMatrix
 from stlsearch.identity.bases import Outcome, Pair
 from stlsearch.identity.canonical import canonical_form
 from stlsearch.identity.certificate import Certificate, verify_certificate
@@ -31,76 +31,8 @@ from stlsearch.identity.stabiliser import symmetries
 from stlsearch.identity.terms import ORDERS, Terms, rank_distribution
 from stlsearch.registry.codec import dumps
 from stlsearch.registry.formats import EXPORTERS
-from stlsearch.registry.store import Registry, shipped_folder
+from stlsearch.registry.store import Registry
 from stlsearch.targets import Target
-
-
-def modulo(algorithm, p):
-    return BilinearAlgorithm.from_exact(algorithm.target, *(factor.real % p for factor in algorithm.exact), ring=f"Z{p}")
-
-
-def shipped(name):
-    return Registry(None, shipped_folder()).get(name).algorithm
-
-
-def flipped(algorithm, rng, tries):
-    """Flips u(x)v(x)w + u(x)v'(x)w' = u(x)(v+v')(x)w + u(x)v'(x)(w'-w) at random: other algorithms of the same rank."""
-    factors = [factor.real.copy() for factor in algorithm.exact]
-    p = modulus_of(algorithm.ring)
-    for _ in range(tries):
-        mode, (i, j) = rng.integers(3), rng.permutation(algorithm.rank)[:2]
-        if np.array_equal(factors[mode][i], factors[mode][j]):
-            a, b = [(mode + 1) % 3, (mode + 2) % 3][:: rng.choice([1, -1])]
-            x, y = factors[a][i] + factors[a][j], factors[b][j] - factors[b][i]
-            x, y = (x % p, y % p) if p else (x, y)
-            if x.any() and y.any():
-                factors[a][i], factors[b][j] = x, y
-    return BilinearAlgorithm.from_exact(algorithm.target, *factors, ring=algorithm.ring)
-
-
-def disguised(algorithm, seed, size=3):
-    """Another basis, another order, other scalings; over Zp too."""
-    rng = np.random.default_rng(seed)
-    n, m, p = algorithm.target.shape
-    prime = modulus_of(algorithm.ring)
-    order = rng.permutation(algorithm.rank)
-    bases = []
-    for extent in (n, m, p):
-        basis = rng.integers(-size, size + 1, (extent, extent))
-        while int(ranks(basis[None], prime or next(primes()))[0]) < extent:
-            basis = rng.integers(-size, size + 1, (extent, extent))
-        bases.append(basis)
-    if prime is None:
-        turned = sandwich(algorithm, *(basis.tolist() for basis in bases))
-        scales = [Fraction(int(a), int(b)) for a, b in zip(*rng.integers(1, 6, (2, algorithm.rank)), strict=True)]
-        factors = [factor.take(order) for factor in turned.exact]
-        rows = [
-            [Fraction(int(value), factors[0].denominator) * scale for value in row]
-            for row, scale in zip(factors[0].real, scales, strict=True)
-        ]
-        back = [
-            [Fraction(int(value), factors[2].denominator) / scale for value in row]
-            for row, scale in zip(factors[2].real, scales, strict=True)
-        ]
-        return BilinearAlgorithm.from_exact(algorithm.target, rows, factors[1], back)
-    x, y, z = bases
-    u, v, w = (factor.real.reshape(-1, *shape) for factor, shape in zip(algorithm.exact, ((n, m), (m, p), (n, p)), strict=True))
-    u, v = x @ u @ inverse(y, prime) % prime, y @ v @ inverse(z, prime) % prime
-    w = (z @ w.transpose(0, 2, 1) @ inverse(x, prime) % prime).transpose(0, 2, 1)
-    a = rng.integers(1, prime, (algorithm.rank, 1, 1))
-    b = np.array([pow(int(value), -1, prime) for value in a.ravel()]).reshape(a.shape)
-    factors = (factor.reshape(algorithm.rank, -1)[order] % prime for factor in (u * a, v, w * b))
-    return BilinearAlgorithm.from_exact(algorithm.target, *factors, ring=algorithm.ring)
-
-
-def complex_product():
-    """<2,2,2;7> over Q(i): Strassen's algorithm in a complex basis."""
-    x = ExactMatrix.make([[1, 0], [0, 1]], 1, [[0, 1], [0, 0]])
-    back = ExactMatrix.make([[1, 0], [0, 1]], 1, [[0, 0], [-1, 0]])  # X^-T for X = [[1, i], [0, 1]]
-    eye = ExactMatrix.make([[1, 0], [0, 1]])
-    U, V, W = strassen().exact
-    return BilinearAlgorithm.from_exact(Target.matmul(2, 2, 2), U @ x.kron(eye), V, W @ back.kron(eye))
-
 
 SCHEMES = [
     strassen(),
@@ -260,64 +192,11 @@ def test_canonical_forms_over_z2(algorithm):
         canonical_form(modulo(standard(2, 2, 2), 2), nodes=3)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "order", "sandwiching", "structure"),
-    [
-        (strassen(), 36, 6, "S3 x S3"),  # Burichenko, arXiv:1408.6273
-        (winograd(), 36, 6, "S3 x S3"),
-        (laderman(), 24, 4, "S4"),  # Burichenko, arXiv:1508.01110
-        (shipped("2x3x3_r15_Z"), 12, 6, "S3 x Z2"),  # Hopcroft's, Burichenko, arXiv:2211.06485
-        (compose(strassen(), strassen()), 432, 72, None),  # (S3 x S3 exchanged) and the six forms
-    ],
-    ids=["strassen", "winograd", "laderman", "hopcroft", "strassen*strassen"],
-)
-def test_known_groups_of_symmetries(algorithm, order, sandwiching, structure):
-    found = symmetries(algorithm)
-    assert (found.order, found.sandwiching, found.structure) == (order, sandwiching, structure)
-    assert found.exhaustive
-    assert found.continuous == 0
-    assert found.faithful
-    assert sum(found.element_orders.values()) == order
-    assert all(verify_certificate(generator, algorithm, algorithm) for generator in found.generators)
-    assert sum(map(len, found.orbits)) == algorithm.rank
-
-
 def test_rank_distributions_over_every_ring():
     assert rank_distribution(strassen()) == {(1, 1, 1): 6, (2, 2, 2): 1}
     assert rank_distribution(strassen_mod_2()) == rank_distribution(complex_product()) == rank_distribution(strassen())
     even = disguised(laderman(), 8)
     assert rank_distribution(even) == rank_distribution(laderman())
-
-
-def test_the_standard_algorithm_has_its_torus_and_the_permutations_of_indices():
-    found = symmetries(standard(2, 3, 2))
-    assert found.continuous == 1 + 2 + 1
-    assert found.sandwiching == 2 * 6 * 2
-    assert found.order == 2 * found.sandwiching  # n = p: one transposition
-    assert found.faithful is False
-    assert symmetries(modulo(standard(2, 3, 2), 2)).faithful is None  # true, over Z2, but its linear system has more solutions
-    assert [len(orbit) for orbit in found.orbits] == [12]
-
-
-def test_another_basis_has_the_same_symmetries():
-    one, other = symmetries(laderman()), symmetries(disguised(laderman(), 4))
-    assert (one.order, one.element_orders) == (other.order, other.element_orders)
-    assert sorted(map(len, one.orbits)) == sorted(map(len, other.orbits))
-
-
-@pytest.mark.parametrize("algorithm", [strassen(), standard(2, 2, 2), laderman()], ids=lambda a: a.name)
-def test_networkx_counts_as_many_automorphisms_of_the_coloured_pairs(algorithm):
-    colours = Invariants(Terms.of(algorithm)).pairs
-    graph = networkx.DiGraph()
-    for r, s in itertools.product(range(algorithm.rank), repeat=2):
-        graph.add_node(r, colour=int(colours[r, r]))
-        if r != s:
-            graph.add_edge(r, s, colour=int(colours[r, s]))
-    matching = networkx.algorithms.isomorphism
-    matcher = matching.DiGraphMatcher(
-        graph, graph, matching.categorical_node_match("colour", 0), matching.categorical_edge_match("colour", 0)
-    )
-    assert sum(1 for _ in matcher.isomorphisms_iter()) == symmetries(algorithm).sandwiching
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -335,15 +214,6 @@ def test_a_small_budget_leaves_it_undecided():
     assert verdict.answer == UNDECIDED
     assert "budget of 1 nodes" in verdict.reason
     assert not symmetries(one, nodes=2).exhaustive
-
-
-@pytest.mark.parametrize("algorithm", [strassen(), standard(2, 2, 2)], ids=lambda a: a.name)
-def test_a_group_found_before_the_budget_ended_is_part_of_the_whole_and_says_so(algorithm):
-    whole = symmetries(algorithm)
-    for nodes in range(1, whole.nodes):
-        part = symmetries(algorithm, nodes)
-        assert not part.exhaustive
-        assert whole.order % part.order == 0
 
 
 def test_a_wrong_certificate_is_refused():
@@ -520,26 +390,6 @@ def test_same_at_the_command_line(run, tmp_path):
         code, out, err = run("same", strassen().name, bad)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert reason in err
-
-
-def test_symmetries_at_the_command_line(run, tmp_path):
-    code, out, _ = run("symmetries", laderman().name)
-    assert code == 0
-    assert re.search(r"order +24, as S4", out)
-    assert "generator 1: (m" in out
-    assert re.search(r"ranks of u, v, w +13 of \(1, 1, 1\)", out)
-    code, out, _ = run("symmetries", laderman().name, "--json")
-    document = json.loads(out)
-    assert (document["order"], document["structure"], document["exhaustive"]) == (24, "S4", True)
-    assert sum(map(len, document["orbits"])) == 23
-    plain = tmp_path / "standard.json"
-    plain.write_text(dumps(standard(2, 2, 2)))
-    code, out, _ = run("symmetries", str(plain), "--nodes", "1")
-    assert code == 3
-    assert "or more" in out
-    code, _, err = run("symmetries", "2x2x2_r5_R")
-    assert code == 2
-    assert "is not exact" in err
 
 
 def test_the_examples_of_the_documents_run():

@@ -21,7 +21,7 @@ from stlsearch.commands.options import (
     seed_option,
     uninterrupted,
 )
-from stlsearch.commands.search_ import ProgressWatch
+from stlsearch.commands.progress import ProgressWatch
 from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.expression import construct
 from stlsearch.errors import InputError

@@ -16,7 +16,7 @@ from stlsearch.commands.options import (
     seed_option,
     uninterrupted,
 )
-from stlsearch.commands.search_ import ProgressWatch
+from stlsearch.commands.progress import ProgressWatch
 from stlsearch.commands.storing import report_equivalent, saved_row, stored_keys
 from stlsearch.commands.summary import summary, table
 from stlsearch.identity.duplicates import Stored, add_unless_equivalent

@@ -12,6 +12,7 @@ from stlsearch.recorder import Progress
 
 TERMINAL_SECONDS = 0.1
 LOG_SECONDS = 5.0
+SEARCH_SECONDS = 1.0  # between two lines of a search in a terminal
 
 
 class ProgressLine:
@@ -45,3 +46,27 @@ class ProgressLine:
         if self.terminal and self.width:
             click.echo("\r" + " " * self.width + "\r", nl=False, err=True)
             self.width = 0
+
+
+class ProgressWatch:
+    """Shows a search's progress on stderr now and then, and asks it to stop after Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.began = self.last = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+    def __call__(self, text: str) -> bool:
+        now = time.monotonic()
+        if now - self.last >= (SEARCH_SECONDS if self.terminal else LOG_SECONDS):
+            self.last = now
+            text = f"[{now - self.began:6.1f} s] {text}"
+            click.echo(("\r" if self.terminal else "") + text.ljust(90), nl=not self.terminal, err=True)
+        return self.interrupted
+
+    def close(self) -> None:
+        if self.terminal:
+            click.echo("\r" + " " * 90 + "\r", nl=False, err=True)

@@ -15,7 +15,8 @@ from stlsearch.commands.options import (
     seed_option,
     uninterrupted,
 )
-from stlsearch.commands.search_ import ProgressWatch, figures, progress
+from stlsearch.commands.progress import ProgressWatch
+from stlsearch.commands.search_ import figures, progress
 from stlsearch.commands.summary import summary, table
 from stlsearch.registry.store import Registry
 from stlsearch.search.round_one import RINGS, round_algorithm

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from stlsearch.commands.options import (
     tile_option,
     uninterrupted,
 )
+from stlsearch.commands.progress import ProgressWatch
 from stlsearch.commands.storing import report_equivalent, saved_row, stored_keys
 from stlsearch.commands.summary import summary, table
 from stlsearch.constructions.expression import construct
@@ -34,11 +33,10 @@ from stlsearch.registry.atomic import check_destination
 from stlsearch.registry.store import Entry, Registry
 from stlsearch.search.climb import Climb, climb, is_start, ordered
 from stlsearch.search.flip_state import RINGS
-from stlsearch.search.flips import MAX_WALKERS, flip_search
+from stlsearch.search.flips import MAX_WALKERS, SYMMETRIES, flip_search
 from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
 from stlsearch.targets import Target
 
-PROGRESS_SECONDS = 1.0
 METHODS = ("flips", "sizes", "numeric")
 MAX_FLIPS, MAX_STARTS = 1_000_000_000, 100_000
 REGISTERED = "registered"
@@ -119,8 +117,8 @@ def command(
     walks on all smaller products too, and starts from what they make of each other. With --checkpoint FILE both can be
     interrupted, and go on with the same options and --resume FILE as if nothing had happened. numeric fits algorithms of the given
     rank, moves them to sparse ones, and rounds those. What is found over Z is moved to a basis of lower amplification where there
-    is one, verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130. Exit code 1: the budget ended
-    before the goal.
+    is one, unless it has a --symmetry other than cyclic, which it would lose; it is verified in exact arithmetic and stored. Ctrl-C
+    keeps it too, and exits with code 130. Exit code 1: the budget ended before the goal.
     """
     tile.check_rank(target_rank)
     if method not in METHODS:
@@ -183,6 +181,8 @@ def _flips(tile: Target, target_rank: int, seed: int, max_flips: int, walks: dic
     with uninterrupted(watch.interrupt):  # a walk must not be torn apart inside a flip
         found = flip_search(tile, target_rank, seed, max_flips, told, threads=os.cpu_count() or 1, **walks)
         first = walks["start"].rank if walks["start"] else tile.trivial_rank
+        if walks["symmetry"] in SYMMETRIES:  # others belong to the basis: in another one no walk with them could start from it
+            found = _simplified(found)
         return _kept(found, first, target_rank, watch, {"walkers": walks["walkers"]}, registry, as_json)
 
 
@@ -218,9 +218,9 @@ def _sizes(
                 each.algorithm.rank for each in registry.find(other.target, exact=True)[0] if other.ring in each.algorithm.valid_rings()
             ]
             if other.rank < min([other.target.trivial_rank, *known]):
-                kept = _store(replace(other, provenance=found.provenance), recorded, registry)
+                kept = _store(_simplified(replace(other, provenance=found.provenance)), recorded, registry)
                 click.echo(f"also saved {kept.entry.algorithm.name}", err=True)
-        return _kept(found, first, target_rank, watch, recorded, registry, as_json)
+        return _kept(_simplified(found), first, target_rank, watch, recorded, registry, as_json)
 
 
 def _registered(tile: Target, ring: str, registry: Registry) -> list[str]:
@@ -277,9 +277,12 @@ def _kept(
 
 
 def _store(found: BilinearAlgorithm, recorded: dict[str, Any], registry: Registry) -> Stored:
-    better = simplify(found) if found.is_real and found.target.shape is not None else found
-    algorithm = better.with_provenance(**{**found.provenance, "command": command_line(**recorded)})
-    return add_unless_equivalent(algorithm, registry)
+    return add_unless_equivalent(found.with_provenance(command=command_line(**recorded)), registry)
+
+
+def _simplified(found: BilinearAlgorithm) -> BilinearAlgorithm:
+    """In a basis of lower amplification, over the reals; made as it was."""
+    return simplify(found).with_provenance(**found.provenance) if found.is_real and found.target.shape is not None else found
 
 
 def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ring: str, registry: Registry, as_json: bool) -> int:
@@ -291,9 +294,7 @@ def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ri
         watch.close()
         kept: dict[str, Stored] = {}  # what is found twice, in two bases, is named once
         for algorithm in found.algorithms:
-            better = simplify(algorithm) if tile.shape is not None else algorithm
-            better = better.with_provenance(**{**algorithm.provenance, "command": command_line()})
-            stored = add_unless_equivalent(better, registry)
+            stored = _store(_simplified(algorithm), {}, registry)
             report_equivalent(stored)
             kept.setdefault(stored.entry.algorithm.name, stored)
     reached = found.status == "reached"
@@ -336,27 +337,3 @@ def _measures(entry: Entry) -> list[tuple[str, str]]:
         ("amplification", f"{algorithm.amplification:.6g} (g)"),
         ("ring", f"{algorithm.ring}, exact over {', '.join(algorithm.valid_rings())}"),
     ]
-
-
-class ProgressWatch:
-    """Shows a search's progress on stderr now and then, and asks it to stop after Ctrl-C."""
-
-    def __init__(self) -> None:
-        self.interrupted = False
-        self.began = self.last = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-
-    def interrupt(self) -> None:
-        self.interrupted = True
-
-    def __call__(self, text: str) -> bool:
-        now = time.monotonic()
-        if now - self.last >= (PROGRESS_SECONDS if self.terminal else 5 * PROGRESS_SECONDS):
-            self.last = now
-            text = f"[{now - self.began:6.1f} s] {text}"
-            click.echo(("\r" if self.terminal else "") + text.ljust(90), nl=not self.terminal, err=True)
-        return self.interrupted
-
-    def close(self) -> None:
-        if self.terminal:
-            click.echo("\r" + " " * 90 + "\r", nl=False, err=True)

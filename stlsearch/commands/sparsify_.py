@@ -20,6 +20,7 @@ from stlsearch.commands.options import (
     seed_option,
     uninterrupted,
 )
+from stlsearch.commands.progress import ProgressWatch
 from stlsearch.commands.summary import table
 from stlsearch.exact import ExactMatrix
 from stlsearch.registry.atomic import check_destination, write_atomic
@@ -76,7 +77,6 @@ def command(name: str, effort: int, walk: int | None, out: Path | None, seed: in
 def _walked(algorithm: BilinearAlgorithm, steps: int, seed: int, registry: Registry) -> tuple[BilinearAlgorithm, bool]:
     """The scheme of the smallest core that a walk meets, registered when it is a new one; and whether Ctrl-C ended the walk."""
     from stlsearch.additions.core_walk import sparser_core
-    from stlsearch.commands.search_ import ProgressWatch
 
     registry.check_writable()
     watch = ProgressWatch()

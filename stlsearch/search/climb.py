@@ -32,8 +32,8 @@ from stlsearch.constructions.transforms import DIMENSIONS, direct_sum, permute_t
 from stlsearch.errors import InputError
 from stlsearch.search.checkpoint import number_in, read, write
 from stlsearch.search.flip_masks import MAX_ENTRIES
-from stlsearch.search.flip_state import MAX_TERMS, RINGS
-from stlsearch.search.flips import MAX_WALKERS, MIX, SAVE_SECONDS, FlipWalk
+from stlsearch.search.flip_state import MAX_TERMS, MIX, RINGS
+from stlsearch.search.flips import MAX_WALKERS, SAVE_SECONDS, FlipWalk
 from stlsearch.search.sizes import project
 from stlsearch.targets import Target, parse_tile
 

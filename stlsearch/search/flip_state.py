@@ -40,10 +40,16 @@ PLUS, MINUS, NEXT, PREVIOUS, PLACE, SIGN = (U(k) for k in range(6))
 
 NONE = U(2**32)  # no slot, no place
 ZERO, ONE, TWO, THREE = U(0), U(1), U(2), U(3)
-SPREAD, SPREAD_MINUS = U(0x9E3779B97F4A7C15), U(0xC2B2AE3D27D4EB4F)  # odd, bits well mixed
+MIX = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: seeds far apart, and bits well mixed
+SPREAD, SPREAD_MINUS = U(MIX), U(0xC2B2AE3D27D4EB4F)  # odd, bits well mixed
 STAR, TWELVE, TWENTY_FIVE, TWENTY_SEVEN, HALF = U(2685821657736338717), U(12), U(25), U(27), U(32)
 LOW_HALF = U(2**32 - 1)
 MODULO_2, INTEGERS = U(RINGS["Z2"]), U(RINGS["Z"])
+
+
+def random_word(seed: int) -> int:
+    """The first of a walk's random numbers; not 0, where xorshift stays."""
+    return (seed * MIX + 0x632BE59BD9B4E019) % 2**64 or 1
 
 
 @intrinsic

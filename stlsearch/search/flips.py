@@ -30,11 +30,13 @@ from stlsearch.search.flip_state import (
     FLIPS,
     HASH_BITS,
     MAX_FIXED,
+    MIX,
     RANDOM,
     RANK,
     RINGS,
     WORDS,
     load,
+    random_word,
     terms_of,
 )
 from stlsearch.search.flip_walk import flip, reduce_once, search, split
@@ -48,7 +50,6 @@ LARGE = 36  # terms of the standard algorithm from which detours may go further
 ROUND = 4_000_000  # tries of every walker between two looks at all of them
 SAVE_SECONDS = 60.0  # between two checkpoints
 MAX_WALKERS = 512  # a checkpoint holds so many with the largest groups of symmetries
-MIX = 0x9E3779B97F4A7C15
 Progress = Callable[[int, int, int], bool | None]
 Walk: TypeAlias = "FlipWalk | OrbitWalk"
 
@@ -74,7 +75,7 @@ class FlipWalk:
         terms, signs = masks_of(start, ring)
         self.target, self.ring, self.seed, self.cyclic = start.target, ring, seed, symmetry == "cyclic"
         self._state = np.zeros(WORDS, dtype=np.uint64)
-        self._state[int(RANDOM)] = (seed * MIX + 0x632BE59BD9B4E019) % 2**64 or 1  # xorshift stays at 0
+        self._state[int(RANDOM)] = random_word(seed)
         if self.cyclic:
             terms, signs, fixed = fused(*orbits(terms, signs, start.target, start.name), fuse)
             if len(fixed) > MAX_FIXED:

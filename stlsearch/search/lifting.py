@@ -34,7 +34,7 @@ from stlsearch.exact import EXACT_RINGS, modulus_of, reconstructed
 from stlsearch.search.brent import annihilates, jacobian, joined, residual, separated
 from stlsearch.search.modular import MAX_PRIME, Elimination
 
-LIFTED, NO_LIFT, UNDECIDED = STATUSES = ("lifted", "no lift", "undecided")
+LIFTED, NO_LIFT, UNDECIDED = ("lifted", "no lift", "undecided")
 ATTEMPTS = 20
 ENOUGH = 2**24  # p^k by default: fractions of numbers up to 2896
 MAX_STEPS = 100

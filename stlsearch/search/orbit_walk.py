@@ -12,10 +12,9 @@ from stlsearch.search import orbit_kernel as kernel
 from stlsearch.search import orbit_state
 from stlsearch.search.checkpoint import number_in
 from stlsearch.search.flip_masks import MAX_ENTRIES, algorithm_of, masks_of
-from stlsearch.search.flip_state import RINGS
+from stlsearch.search.flip_state import RINGS, random_word
 from stlsearch.search.groups import group_of
 
-MIX = 0x9E3779B97F4A7C15
 MAX_ORBITS = 512
 HEAD, SIGN, LENGTH = (int(row) for row in (orbit_state.HEAD, orbit_state.SIGN, orbit_state.LENGTH))
 ORBITS, RANDOM, FLIPS, RING = (int(column) for column in (orbit_state.ORBITS, orbit_state.RANDOM, orbit_state.FLIPS, orbit_state.RING))
@@ -45,16 +44,13 @@ class OrbitWalk:
             raise InputError(f"{start.name} has {len(terms)} orbits under {symmetry}; at most {MAX_ORBITS - 3} can be held")
         self._state = np.zeros((orbit_state.ROWS, order * MAX_ORBITS), dtype=np.uint64)
         head = self._state[HEAD]
-        head[RANDOM] = (seed * MIX + 0x632BE59BD9B4E019) % 2**64 or 1  # xorshift stays at 0
+        head[RANDOM] = random_word(seed)
         head[RING], head[ORBITS] = RINGS[ring], len(terms)
         columns = np.arange(len(terms)) * order
         self._state[:3, columns], self._state[3:6, columns] = terms[:, :, 0].T, terms[:, :, 1].T
         self._state[SIGN, columns] = signs
         for number in range(len(terms)):
-            orbit_state.settle(self._state, self.group.modes, self.group.tables, np.uint64(number), np.uint64(1))
-        # Orbits are listed once, whatever their length: `settle` was told of one term, and now that the images are there they are counted.
-        for column in columns:
-            self._state[LENGTH, column] = len(self._images(self._state, int(column)))
+            self._spread(self._state, number)
         self._best = self._state.copy()
         self.tries = self.improved = self._since = 0
 
@@ -120,8 +116,7 @@ class OrbitWalk:
             terms = fresh[:6, number * order].reshape(2, 3).T
             if any(size < MAX_ENTRIES and (terms[mode] >> np.uint64(size)).any() for mode, size in enumerate(self.target.dims)):
                 raise damaged
-            orbit_state.spread(fresh, self.group.modes, self.group.tables, np.uint64(number))
-            fresh[LENGTH, number * order] = len(self._images(fresh, number * order))
+            self._spread(fresh, number)
         if not np.array_equal(fresh[:HEAD, : orbits * order : order], array[:HEAD, : orbits * order : order]) or not np.array_equal(
             fresh[:LENGTH, : orbits * order], array[:LENGTH, : orbits * order]
         ):
@@ -138,6 +133,11 @@ class OrbitWalk:
     @property
     def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.group.modes, self.group.tables, self.group.product
+
+    def _spread(self, state: np.ndarray, number: int) -> None:
+        """Write the images of an orbit's term, and how many different ones there are."""
+        orbit_state.spread(state, self.group.modes, self.group.tables, np.uint64(number))
+        state[LENGTH, number * self.group.order] = len(self._images(state, number * self.group.order))
 
     def _images(self, state: np.ndarray, column: int) -> list[tuple[int, ...]]:
         """The different terms of the orbit that begins at a column: six masks and a sign."""
