@@ -7,8 +7,8 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 
 from stlsearch.algorithm import UNIT_ROUNDOFF, BilinearAlgorithm
-from stlsearch.frontier import best_by_rank, usable_algorithms
 from stlsearch.lineage import roots
+from stlsearch.parents import best_by_rank, usable_algorithms
 from stlsearch.registry.store import Registry, shipped_folder
 from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
@@ -25,21 +25,22 @@ stored at unit roundoff u adds about g u^2; and the FLOP factor 64/r. This page 
 `python docs/make_frontier.py`. A front is searched, and an earlier search of it continued, by
 
 ```sh
-stlsearch frontier --tile 4 --ranks 7-48 --time-limit 3600
-stlsearch frontier --tile 4 --ranks 7-48 --time-limit 3600 --max-amplification 30
-stlsearch frontier --tile 4 --ranks 7-48 --time-limit 600 --optimize-for bfloat16
+stlsearch frontier --tile 4 --ranks 7-49 --time-limit 3600
+stlsearch frontier --tile 4 --ranks 7-49 --time-limit 3600 --max-amplification 30
+stlsearch frontier --tile 4 --ranks 7-49 --time-limit 600 --optimize-for bfloat16
 ```
 
-and shown, drawn and compared with random starts by `stlsearch frontier --tile 4 --random 64 --plot frontier.png`.
+and shown, drawn and compared with random starts by `stlsearch frontier --tile 4 --random 64 --plot frontier.png`. With `--pool 3` a search
+keeps up to three bases of a rank that differ and lie within 2 % of the best, and starts from all of them: [solvers.md](solvers.md).
 
 "How found" is the last step, and in brackets the constructed or published algorithms that its line of parents began with (none:
 random starts, `kron`, `polynomial` or `cyclic`). `stlsearch show NAME` gives the parents, the commands from the first to the last,
 and of published algorithms the source and licence: import those first to replay the commands (`stlsearch import`, or `stlsearch
-border at FILE --eps 0.25` for families). Bases marked with the versions 0.1.0 and 0.2.0.dev1 of stlsearch were found before changes
-to the solvers: their commands lead the present version near them, not to the same digits.
+border at FILE --eps 0.25` for families). Bases marked with the versions 0.1.0, 0.2.0.dev1 and 0.2.0.dev2 of stlsearch were found before
+changes to the solvers: their commands lead the present version near them, not to the same digits.
 
-An exact algorithm of rank 48 over Q has been published (arXiv 2506.13242); what is shipped here is constructed or found by our own
-code, and ours of rank 48 is of border-rank type: e falls as about 0.3/g.
+The exact algorithm of rank 48 comes from random starts with a symmetry group ([exact.md](exact.md#algorithms-with-a-symmetry-group)).
+It was found after the bases below it, none of which start from it.
 """
 
 
@@ -95,6 +96,8 @@ def _small(target: Target, registry: Registry) -> str:
 def how_found(algorithm: BilinearAlgorithm) -> str:
     """The last step that made it, and what its line of parents began with."""
     made = algorithm.provenance
+    if made.get("solver") == "symmetric":
+        return f"symmetric, orbits of {made['orbits']}"
     if made.get("method") != "fit":
         return _origin({**made, "name": algorithm.name})
     init = str(made["init"]).partition(":")[0].replace("known", "deflate")

@@ -10,7 +10,8 @@ algorithm (de Groote, "On varieties of optimal algorithms for the computation of
   terms occurs once. Moving the modes round or transposing the product only renames terms: the numbers stay.
 
 An approximate algorithm keeps its e and g only under *orthogonal* changes of basis, which leave more unchanged:
-|u||v||w| and the singular values of u, v, w of every term, and the inner products of terms up to sign.
+|u||v||w| and the singular values of u, v, w of every term, and the inner products of terms up to sign. Where two extents
+are equal the product has symmetries besides, which turn u, v and w into one another: signatures are compared in all of them.
 
 Every one is a multiset over the terms, compared sorted. They are necessary for two algorithms to be the same, not
 sufficient: equal signatures are no proof, different ones are. Exact algorithms are compared by `stlsearch.identity`.
@@ -19,8 +20,9 @@ sufficient: equal signatures are no proof, different ones are. Exact algorithms 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import numpy as np
 
@@ -51,6 +53,8 @@ class Signature:
         rank: r.
         error, amplification: e and g.
         parts: sorted vectors by name, each compared for itself.
+        matrices: of a matrix product, the singular values of u, v and w, for which symmetries may stand in for one another.
+        shape: (n, m, p) of a matrix product.
     """
 
     target: str
@@ -58,6 +62,8 @@ class Signature:
     error: float
     amplification: float
     parts: dict[str, np.ndarray]
+    matrices: tuple[np.ndarray, ...] = ()
+    shape: tuple[int, int, int] | None = None
 
     @staticmethod
     def of(algorithm: BilinearAlgorithm) -> Signature:
@@ -65,23 +71,34 @@ class Signature:
         terms = _term_gram(algorithm)
         sizes = np.sqrt(np.diag(terms).clip(0))
         parts = {"sizes": np.sort(sizes), "spectrum": np.linalg.eigvalsh(terms), "inner": np.sort(np.abs(terms), axis=None)}
-        if algorithm.target.shape is not None:
-            for name, values in zip("uvw", _singular_values(_matrices(algorithm)), strict=True):
-                # Of a term of size |u||v||w|, so that a vanishing term does not count as much as a large one.
-                share = values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-300)
-                parts[f"singular values of {name}"] = np.sort(share * sizes[:, None], axis=0).ravel()
-            products = triple_products(algorithm)
-            parts["triple products"] = np.cbrt(products)
-        return Signature(algorithm.target.slug, algorithm.rank, algorithm.error, algorithm.amplification, parts)
+        if algorithm.target.shape is None:
+            return Signature(algorithm.target.slug, algorithm.rank, algorithm.error, algorithm.amplification, parts)
+        matrices = []
+        for values in _singular_values(_matrices(algorithm)):
+            # Of a term of size |u||v||w|, so that a vanishing term does not count as much as a large one.
+            share = values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-300)
+            matrices.append(np.sort(share * sizes[:, None], axis=0).ravel())
+        parts["triple products"] = np.cbrt(triple_products(algorithm))
+        return Signature(
+            algorithm.target.slug,
+            algorithm.rank,
+            algorithm.error,
+            algorithm.amplification,
+            parts,
+            tuple(matrices),
+            algorithm.target.shape,
+        )
 
     def distance(self, other: Signature) -> float:
         """The largest relative difference of a part (and of e and g); infinite for another target or rank."""
         if (self.target, self.rank) != (other.target, other.rank):
             return math.inf
         differences = [abs(self.error - other.error), _relative(self.amplification, other.amplification)]
-        for name, mine in self.parts.items():
-            scale = max(float(np.linalg.norm(mine)), float(np.linalg.norm(other.parts[name])), 1e-300)
-            differences.append(float(np.linalg.norm(mine - other.parts[name])) / scale)
+        differences += [_apart(mine, other.parts[name]) for name, mine in self.parts.items()]
+        if self.shape is not None:
+            differences.append(
+                min(max(_apart(self.matrices[k], other.matrices[renamed[k]]) for k in range(3)) for renamed in _symmetries(self.shape))
+            )
         return max(differences)
 
 
@@ -106,30 +123,49 @@ class DistinctPool:
         limit: k.
         score: lower is better; by default e.
         tolerance: of `Signature.distance`.
+        within: how far, relatively, a score may lie above the best one's of the same target and rank.
+        gain: by how much, relatively, a better version of one that is held has to be better.
     """
 
     limit: int
     score: Callable[[BilinearAlgorithm], float] = _by_error
     tolerance: float = TOLERANCE
+    within: float = math.inf
+    gain: float = 0.0
     _held: dict[tuple[str, int], list[tuple[float, Signature, BilinearAlgorithm]]] = field(default_factory=dict, repr=False)
 
-    def add(self, algorithm: BilinearAlgorithm) -> bool:
-        """Take it in when it is new and good enough, or a better version of one that is held; say whether it was."""
-        score, signature = self.score(algorithm), Signature.of(algorithm)
-        held = self._held.setdefault((signature.target, signature.rank), [])
-        if not math.isfinite(score) or (len(held) >= self.limit and score >= held[-1][0]):
+    def add(self, algorithm: BilinearAlgorithm, signature: Callable[[BilinearAlgorithm], Signature] = Signature.of) -> bool:
+        """Take it in when it is new and good enough, or a better version of one that is held; say whether it was.
+
+        `signature` is asked for its signature only when the score leaves that open.
+        """
+        score = self.score(algorithm)
+        held = self._held.setdefault((algorithm.target.slug, algorithm.rank), [])
+        if (
+            not math.isfinite(score)
+            or (held and score > self._worst_allowed(held[0][0]))
+            or (len(held) >= self.limit and score >= held[-1][0])
+        ):
             return False
-        twins = [entry for entry in held if entry[1].distance(signature) <= self.tolerance]
-        if any(entry[0] <= score for entry in twins):
+        own = signature(algorithm)
+        twins = [entry for entry in held if entry[1].distance(own) <= self.tolerance]
+        if any(score >= entry[0] * (1 - self.gain) for entry in twins):
             return False
         kept = [entry for entry in held if all(entry is not twin for twin in twins)]
-        kept.append((score, signature, algorithm))
-        held[:] = sorted(kept, key=lambda entry: entry[0])[: self.limit]
+        kept.append((score, own, algorithm))
+        kept.sort(key=lambda entry: entry[0])
+        held[:] = [entry for entry in kept if entry[0] <= self._worst_allowed(kept[0][0])][: self.limit]
         return True
+
+    def _worst_allowed(self, best: float) -> float:
+        return math.inf if math.isinf(self.within) else best * (1 + self.within)
 
     def best(self, slug: str, rank: int) -> list[BilinearAlgorithm]:
         """Those held for a target (its slug) and rank, best first."""
         return [algorithm for _, _, algorithm in self._held.get((slug, rank), [])]
+
+    def __iter__(self) -> Iterator[BilinearAlgorithm]:
+        return (algorithm for held in self._held.values() for _, _, algorithm in held)
 
     def __len__(self) -> int:
         return sum(len(held) for held in self._held.values())
@@ -156,6 +192,19 @@ def _term_gram(algorithm: BilinearAlgorithm) -> np.ndarray:
     """Inner products of the terms, <u_r, u_s> <v_r, v_s> <w_r, w_s>."""
     U, V, W = algorithm.U, algorithm.V, algorithm.W
     return ((U @ U.conj().T) * (V @ V.conj().T) * (W @ W.conj().T)).real
+
+
+def _symmetries(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """What the symmetries of <n,m,p> make of u, v and w: u belongs to the extents n and m, v to m and p, w to p and n."""
+    edges = [{0, 1}, {1, 2}, {2, 0}]
+    allowed = [order for order in permutations(range(3)) if all(shape[order[k]] == shape[k] for k in range(3))]
+    found = [[edges.index({order[end] for end in edge}) for edge in edges] for order in allowed]
+    return [(u, v, w) for u, v, w in found]
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    scale = max(float(np.linalg.norm(one)), float(np.linalg.norm(other)), 1e-300)
+    return float(np.linalg.norm(one - other)) / scale
 
 
 def _relative(one: float, other: float) -> float:

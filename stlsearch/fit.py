@@ -50,12 +50,14 @@ class FitResult:
             were cut short: another run may get elsewhere.
         history: best and median error of every stage over its iterations.
         seconds: wall clock.
+        polished: it has been taken to the goal, not given up before as behind what was to be beaten.
     """
 
     algorithm: BilinearAlgorithm
     status: str
     history: tuple[Sample, ...]
     seconds: float
+    polished: bool = False
 
     @property
     def error(self) -> float:
@@ -141,6 +143,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     options = {"seed": seed} if chosen.seeded else {}
     origins: dict[str, Mapping[str, object]] = {}
+    worthy: list[tuple[int, Factors]] = []
     try:
         batches = []
         for name in strategies:
@@ -168,7 +171,8 @@ def fit(
         accurate = Problem.of(target, device, metric=metric)
         U, V, W = (torch.cat([batch[mode] for batch in batches]).double() for mode in range(3))
         owners = [name for name, batch in zip(origins, batches, strict=True) for _ in range(len(batch[0]))]
-        for index, factors in _most_promising(accurate, (U, V, W), owners, goal, recorder, polished, to_beat):
+        worthy = _most_promising(accurate, (U, V, W), owners, goal, recorder, polished, to_beat)
+        for index, factors in worthy:
             recorder.strategy, recorder.stage = owners[index], f"{owners[index]} polish"
             polish(accurate, factors, goal, recorder)
         status = "finished"
@@ -210,7 +214,8 @@ def fit(
     }
     U, V, W = problem.restore(tuple(factor.double().cpu() for factor in best.factors))  # type: ignore[arg-type]
     algorithm = BilinearAlgorithm.from_floats(target, U.numpy(), V.numpy(), W.numpy(), metric=metric, provenance=provenance)
-    return FitResult(algorithm, status, tuple(recorder.history), time.monotonic() - recorder.began)
+    finished = status == "finished" and len(worthy) > 0
+    return FitResult(algorithm, status, tuple(recorder.history), time.monotonic() - recorder.began, finished)
 
 
 def _amplification(algorithm: BilinearAlgorithm, metric: Metric | None) -> float:

@@ -4,7 +4,8 @@ Each step picks a rank and a strategy, runs one fit, and registers the basis whe
 its rank. Ranks feed each other: bases of higher ranks are starts to deflate, those of the next lower ones to extend,
 the best of the same rank is hopped from. Strategies are drawn in proportion to how often they have improved anything
 (with one success and one failure to begin with), so the budget goes where improvements come from, and what falls
-behind the registered basis before the costly polish is given up.
+behind the registered basis before the costly polish is given up. With a pool (`stlsearch.parents`) bases that are nearly as
+good and different are registered too, and are parents as the best are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stlsearch.errors import InputError
 from stlsearch.fit import fit, objective_to_beat
 from stlsearch.inits.request import NotApplicable
 from stlsearch.lineage import lineage
+from stlsearch.parents import LEAST_GAIN, WITHIN, Parents, best_by_rank, is_root, usable_algorithms
 from stlsearch.recorder import Progress
 from stlsearch.registry.atomic import write_atomic
 from stlsearch.registry.store import Registry
@@ -34,14 +36,12 @@ from stlsearch.targets import Target
 STRATEGIES = ("hop", "deflate", "extend", "pool", "cyclic", "kron", "strassen", "polynomial", "random")
 PENALTY_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the goal's own search penalty, drawn for every step
 DEFLATE_FROM = 16  # the next higher ranks whose bases are deflated, nearer ones more often
-OTHER_BOUNDS = (1000.0, 30.0)  # on g, of the fronts that every search takes parents from
 EXTEND_FROM = 2  # the next lower ranks whose bases are extended
 RESTARTS = 32
 ITERATIONS = 400
 POLISHED = 1
 REPOLISH = 0.5  # the chance that a step polishes a basis made for another goal before anything new is tried
 UNUSABLE = 1.0  # a score above it is no better than computing nothing, or beyond the bound on g
-LEAST_GAIN = 1e-4  # relative: below it a basis is the same one polished again
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Step:
         rank, strategy, seed: what was run.
         algorithm: what it found.
         previous: the score of the best registered basis before, None when there was none.
-        improved: it was registered.
+        improved: it is the best at its rank now, and was registered.
+        pooled: it is not, but good enough and different enough for the pool, and was registered.
     """
 
     rank: int
@@ -61,6 +62,7 @@ class Step:
     algorithm: BilinearAlgorithm
     previous: float | None
     improved: bool
+    pooled: bool = False
 
 
 @dataclass
@@ -111,6 +113,8 @@ def improve_front(
     seed: int = 0,
     steps: int | None = None,
     time_limit: float | None = None,
+    pool: int = 1,
+    within: float = WITHIN,
     device: str = "cpu",
     written: str | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -126,12 +130,15 @@ def improve_front(
     Args:
         steps: fits to run, or None for no bound.
         time_limit: seconds, or None for no bound; the fit under way when they end is thrown away.
+        pool, within: at every rank up to `pool` different bases are kept as parents whose scores lie within the share `within`
+            of the best; with 1 the best alone.
         written: how recorded commands name the target, where its slug would not do (a tensor in a file).
 
     Raises:
-        InputError: ranks outside 1..nmp, a registry without a folder, or neither bound given.
+        InputError: ranks outside 1..nmp, a registry without a folder, neither bound given, or a pool that holds nothing.
     """
     goal = goal or Goal()
+    parents = Parents(goal, pool, within)
     for rank in ranks:
         target.check_rank(rank)
     if registry.folder is None or (steps is None and time_limit is None) or not ranks:
@@ -143,13 +150,19 @@ def improve_front(
     def lookup(name: str) -> BilinearAlgorithm:
         return registry.get(name).algorithm
 
-    def beat(held: BilinearAlgorithm | None, goal: Goal) -> float | None:
-        if held is None:
-            return None
+    def objective(held: BilinearAlgorithm, goal: Goal) -> float:
         key = held.id, goal.working_penalty
         if key not in objectives:
             objectives[key] = objective_to_beat(held, goal, device)
         return objectives[key]
+
+    def to_beat(rank: int, parent: BilinearAlgorithm | None, goal: Goal) -> float | None:
+        held = parents.pool(target, rank)
+        if not held:
+            return None
+        bound = objective(held[-1], goal) if len(held) == pool else objective(held[0], goal) * (1 + within)
+        # A population that hops from a member of the pool begins with it: to be worth a polish it has to lead away from there.
+        return min(bound, objective(parent, goal)) if parent in held else bound
 
     taken: list[Step] = []
     while steps is None or len(taken) < steps:
@@ -159,11 +172,13 @@ def improve_front(
         number = state.steps
         draw = random.Random(seed * 1_000_003 + number)
         usable = usable_algorithms(target, registry)
+        parents.update(usable)
         best = best_by_rank(usable, goal)
         rank = _next_rank(ranks, best, goal, number, draw)
         # What was polished to another goal is polished to this one first, but not for ever: it may be the best for both.
         repolish = rank in best and not _made_for(best[rank], goal) and draw.random() < REPOLISH
-        strategy, init = _choose(rank, _parents(usable, best), ("hop",) if repolish else STRATEGIES, state, draw)
+        strategy, parent = _choose(rank, parents.all(), ("hop",) if repolish else STRATEGIES, state, draw)
+        init = strategy if parent is None else f"{'known' if strategy == 'deflate' else 'hop'}:{parent.name}"
         penalty = min(0.5, float(f"{goal.working_penalty * draw.choice(PENALTY_FACTORS):.3g}"))
         searching = Goal(goal.max_amplification, goal.optimize_for, penalty)
         try:
@@ -177,7 +192,7 @@ def improve_front(
                 device=device,
                 goal=searching,
                 polished=POLISHED,
-                to_beat=None if repolish else beat(best.get(rank), searching),
+                to_beat=None if repolish else to_beat(rank, parent, searching),
                 time_limit=left,
                 lookup=lookup,
                 progress=progress,
@@ -189,36 +204,20 @@ def improve_front(
             raise KeyboardInterrupt
         if not result.reproducible:
             break
-        previous = best_by_rank(usable_algorithms(target, registry), goal).get(rank)  # another search may have found one meanwhile
+        parents.update(usable_algorithms(target, registry))  # another search may have found something meanwhile
+        previous = next(iter(parents.pool(target, rank)), None)
         before = None if previous is None else goal.score(previous.error, previous.amplification)
         score = goal.score(result.error, result.amplification)
         improved = score < (UNUSABLE if before is None else before * (1 - LEAST_GAIN))
-        if improved:
+        pooled = not improved and before is not None and pool > 1 and result.polished and parents.admit(result.algorithm)
+        if improved or pooled:
             command = _command(target, written, rank, init, penalty, seed + number, goal, device)
             registry.add(result.algorithm.with_provenance(command=command, lineage=lineage(result.algorithm.provenance, lookup)))
         state.record(strategy, improved)
-        taken.append(Step(rank, strategy, seed + number, result.algorithm, before, improved))
+        taken.append(Step(rank, strategy, seed + number, result.algorithm, before, improved, pooled))
         if on_step is not None:
             on_step(taken[-1])
     return taken
-
-
-def usable_algorithms(target: Target, registry: Registry) -> list[BilinearAlgorithm]:
-    """The registered algorithms that a white real search can use."""
-    found = (entry.algorithm for entry in registry.find(target)[0])
-    return [algorithm for algorithm in found if algorithm.is_real and algorithm.metric is None]
-
-
-def best_by_rank(algorithms: list[BilinearAlgorithm], goal: Goal) -> dict[int, BilinearAlgorithm]:
-    """The algorithm of least score at every rank that has one within the goal's bound on g."""
-    best: dict[int, BilinearAlgorithm] = {}
-    for algorithm in sorted(algorithms, key=lambda algorithm: algorithm.rank):
-        if goal.optimize_for is None and algorithm.amplification > goal.max_amplification:
-            continue
-        held = best.get(algorithm.rank)
-        if held is None or goal.score(algorithm.error, algorithm.amplification) < goal.score(held.error, held.amplification):
-            best[algorithm.rank] = algorithm
-    return best
 
 
 def _next_rank(ranks: Sequence[int], best: dict[int, BilinearAlgorithm], goal: Goal, number: int, draw: random.Random) -> int:
@@ -239,38 +238,21 @@ def _next_rank(ranks: Sequence[int], best: dict[int, BilinearAlgorithm], goal: G
     return ranks[number // 2 % len(ranks)]
 
 
-def _parents(usable: list[BilinearAlgorithm], best: dict[int, BilinearAlgorithm]) -> list[BilinearAlgorithm]:
-    """What to start from: the best at every rank, for this goal and for others, and what no fit made.
-
-    A basis that is best under another bound lies in a basin that may be best under this one too. And constructed and
-    imported algorithms and members of border-rank families stay parents however good the bases at their ranks have
-    become: what can be reached from them need not lie near the best basis of that rank.
-    """
-    fronts = [best, *(best_by_rank(usable, Goal(bound)) for bound in OTHER_BOUNDS)]
-    parents = [*(held for front in fronts for held in front.values()), *(held for held in usable if _is_root(held))]
-    return list({parent.id: parent for parent in parents}.values())
-
-
-def _is_root(algorithm: BilinearAlgorithm) -> bool:
-    return algorithm.provenance.get("method") != "fit"
-
-
 def _choose(
     rank: int, parents: list[BilinearAlgorithm], strategies: Sequence[str], state: SearchState, draw: random.Random
-) -> tuple[str, str]:
-    """A strategy drawn by promise, and the init it stands for at this rank: parents near in rank more often."""
+) -> tuple[str, BilinearAlgorithm | None]:
+    """A strategy drawn by promise, and the parent it takes at this rank, if it takes one: those near in rank more often."""
     sources = {
         "hop": [parent for parent in parents if parent.rank == rank],
-        "deflate": [parent for parent in parents if parent.rank > rank and (parent.rank <= rank + DEFLATE_FROM or _is_root(parent))],
+        "deflate": [parent for parent in parents if parent.rank > rank and (parent.rank <= rank + DEFLATE_FROM or is_root(parent))],
         "extend": [parent for parent in parents if rank - EXTEND_FROM <= parent.rank < rank],
     }
     open_to = [name for name in strategies if sources.get(name, [None])]
     strategy = draw.choices(open_to, [state.promise(name) for name in open_to])[0]
     if strategy not in sources:
-        return strategy, strategy
+        return strategy, None
     nearness = [1 / max(1, abs(parent.rank - rank)) for parent in sources[strategy]]
-    parent = draw.choices(sources[strategy], nearness)[0]
-    return strategy, f"{'known' if strategy == 'deflate' else 'hop'}:{parent.name}"
+    return strategy, draw.choices(sources[strategy], nearness)[0]
 
 
 def _made_for(algorithm: BilinearAlgorithm, goal: Goal) -> bool:

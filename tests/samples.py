@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.constructions.transforms import sandwich
 from stlsearch.exact import ExactMatrix
 from stlsearch.metric import Metric
 from stlsearch.targets import Target
@@ -90,3 +91,17 @@ def every_kind() -> list[BilinearAlgorithm]:
         with_metric(noisy(Target.matmul(2, 2, 3), 6)),
         with_metric(strassen()),
     ]
+
+
+def in_another_basis(algorithm: BilinearAlgorithm, seed: int = 0, orthogonal: bool = True) -> BilinearAlgorithm:
+    """The same algorithm in another basis, its terms reordered and rescaled."""
+    rng = np.random.default_rng(seed)
+    bases = []
+    for size in algorithm.target.shape or ():
+        basis = rng.normal(size=(size, size))
+        bases.append(np.linalg.qr(basis)[0] if orthogonal else basis + 2 * np.eye(size))
+    floats = BilinearAlgorithm.from_floats(algorithm.target, algorithm.U, algorithm.V, algorithm.W)
+    turned = sandwich(floats, *bases)
+    order = rng.permutation(algorithm.rank)
+    a, b = rng.normal(size=(2, algorithm.rank, 1))
+    return BilinearAlgorithm.from_floats(algorithm.target, turned.U[order] * a, turned.V[order] * b, turned.W[order] / a / b, balance=False)

@@ -5,7 +5,7 @@ import pytest
 
 from stlsearch.constructions.classical import strassen
 from stlsearch.solvers.anchored import BALANCE_EVERY, FREE, GRID, SPARSE, Anchors, anchored_sweeps
-from stlsearch.solvers.kernels import Plan
+from stlsearch.solvers.plan import Plan
 from stlsearch.targets import Target
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import noisy
+from samples import in_another_basis, noisy
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.classical import karatsuba, laderman, standard, strassen
-from stlsearch.constructions.transforms import compose, sandwich
+from stlsearch.constructions.transforms import compose, permute
 from stlsearch.equivalence import DistinctPool, Signature, same_orbit, triple_products
 from stlsearch.solvers import als, lm
 from stlsearch.solvers.problem import Problem
@@ -21,29 +21,15 @@ def inexact(shape=(2, 3, 2), rank=5, seed=0):
     return noisy(Target.matmul(*shape), rank, seed)
 
 
-def disguised(algorithm, seed=0, orthogonal=True):
-    """The same algorithm in another basis, its terms reordered and rescaled."""
-    rng = np.random.default_rng(seed)
-    bases = []
-    for size in algorithm.target.shape:
-        basis = rng.normal(size=(size, size))
-        bases.append(np.linalg.qr(basis)[0] if orthogonal else basis + 2 * np.eye(size))
-    floats = BilinearAlgorithm.from_floats(algorithm.target, algorithm.U, algorithm.V, algorithm.W)
-    turned = sandwich(floats, *bases)
-    order = rng.permutation(algorithm.rank)
-    a, b = rng.normal(size=(2, algorithm.rank, 1))
-    return BilinearAlgorithm.from_floats(algorithm.target, turned.U[order] * a, turned.V[order] * b, turned.W[order] / a / b, balance=False)
-
-
 @pytest.mark.parametrize("algorithm", [strassen(), laderman(), inexact(), compose(strassen(), strassen())], ids=lambda a: a.name)
 def test_orthogonal_changes_of_basis_order_and_scales_leave_the_signature(algorithm):
-    assert same_orbit(algorithm, disguised(algorithm, 1))
-    assert Signature.of(algorithm).distance(Signature.of(disguised(algorithm, 2))) < 1e-4
+    assert same_orbit(algorithm, in_another_basis(algorithm, 1))
+    assert Signature.of(algorithm).distance(Signature.of(in_another_basis(algorithm, 2))) < 1e-4
 
 
 @pytest.mark.parametrize("algorithm", [strassen(), laderman(), inexact()], ids=lambda a: a.name)
 def test_general_changes_of_basis_leave_triple_products(algorithm):
-    other = disguised(algorithm, 3, orthogonal=False)
+    other = in_another_basis(algorithm, 3, orthogonal=False)
     np.testing.assert_allclose(triple_products(other), triple_products(algorithm), atol=1e-9 * np.abs(triple_products(algorithm)).max())
     assert not same_orbit(algorithm, other)  # g changes
 
@@ -69,7 +55,7 @@ def test_different_optima_of_one_rank_differ():
     found = optima(Problem.of(Target.matmul(2, 2, 3)), 8, 1e-3)
     assert found[-1].error - found[0].error > 1e-3
     assert not same_orbit(found[0], found[-1])
-    assert same_orbit(found[0], disguised(found[0]))
+    assert same_orbit(found[0], in_another_basis(found[0]))
 
 
 def test_different_targets_and_ranks_are_infinitely_apart_and_other_maps_have_signatures_too():
@@ -81,7 +67,7 @@ def test_the_pool_keeps_the_best_that_differ():
     pool = DistinctPool(limit=2)
     optima = sorted((inexact(seed=seed) for seed in range(4)), key=lambda algorithm: algorithm.error)
     assert pool.add(optima[2])
-    assert not pool.add(disguised(optima[2]))  # the same again
+    assert not pool.add(in_another_basis(optima[2]))  # the same again
     assert pool.add(optima[3])
     assert pool.add(optima[1])  # pushes out the worst
     assert not pool.add(optima[3])
@@ -90,6 +76,46 @@ def test_the_pool_keeps_the_best_that_differ():
     assert [algorithm.id for algorithm in pool.best("2x3x2", 5)] == [optima[0].id, optima[1].id]
     assert pool.add(strassen())  # another target has a place of its own
     assert len(pool) == 3
+
+
+def test_the_symmetries_of_a_product_leave_the_signature():
+    # <n,m,p> with n = p: transposition swaps u and v; with n = m = p u, v and w may also move round.
+    algorithm = inexact((2, 3, 2), 5, 4)
+    assert same_orbit(algorithm, in_another_basis(permute(algorithm, (3, 2, 1)), 5))
+    cube = inexact((2, 2, 2), 5, 4)
+    for order in ((2, 3, 1), (2, 1, 3)):
+        assert same_orbit(cube, in_another_basis(permute(cube, order), 6))
+    U, V, W = algorithm.U, algorithm.V, algorithm.W
+    assert not same_orbit(algorithm, BilinearAlgorithm.from_floats(algorithm.target, U[::-1], V, W))
+
+
+def test_the_pool_leaves_out_what_lies_too_far_behind_and_asks_no_signature_of_it():
+    best, near, far = sorted((inexact(seed=seed) for seed in range(3)), key=lambda algorithm: algorithm.error)
+    pool = DistinctPool(limit=3, within=(near.error / best.error - 1) * 1.01)
+    assert pool.add(near)
+    assert pool.add(best)
+    asked = []
+
+    def signature(algorithm):
+        asked.append(algorithm)
+        return Signature.of(algorithm)
+
+    assert not pool.add(far, signature)
+    assert not asked
+    assert list(pool) == [best, near]
+    tight = DistinctPool(limit=3, within=(near.error / best.error - 1) * 0.99)
+    assert tight.add(near)
+    assert tight.add(best)  # a new best leaves the old one too far behind
+    assert list(tight) == [best]
+
+
+def test_a_better_version_has_to_be_better_by_the_gain_asked_for():
+    worse = inexact(seed=1)
+    better = BilinearAlgorithm.from_floats(worse.target, worse.U, worse.V, worse.W * (1 - 1e-6))
+    first, second = sorted((worse, better), key=lambda algorithm: algorithm.error, reverse=True)
+    pool = DistinctPool(limit=3, gain=1e-3)
+    assert pool.add(first)
+    assert not pool.add(second)
 
 
 def test_a_better_version_of_one_held_takes_its_place():

@@ -252,6 +252,26 @@ def test_a_restart_does_not_depend_on_the_others_in_its_lanes():
     assert all(bool((one[33:36] == other).all()) for one, other in zip(together, alone, strict=True))
 
 
+def test_threads_share_the_restarts_and_change_nothing(monkeypatch):
+    start = random_factors(PROBLEM, 7, batch=37)
+    levels = torch.linspace(1e-3, 1e-1, 37, dtype=torch.float64).expand(10, -1)
+    alone = als.sweeps(PROBLEM, start, levels)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    watch = Watch()
+    shared = als.sweeps(PROBLEM, start, levels, watch)
+    assert watch.ticks == 3  # one for every thread's share
+    assert all(bool((one == other).all()) for one, other in zip(shared, alone, strict=True))
+
+
+def test_sweeps_leave_the_factors_they_begin_with_alone():
+    start = tuple(factor.expand(5, -1, -1) for factor in random_factors(PROBLEM, 4, batch=1))
+    before = [factor.clone() for factor in start]
+    swept = als.settle(PROBLEM, start, 1e-3, 5)
+    assert all(bool((one == other).all()) for one, other in zip(start, before, strict=True))
+    assert all(bool((factor == factor[:1]).all()) for factor in swept)
+    assert not bool((swept[0] == start[0]).all())
+
+
 def test_a_dead_term_stays_finite():
     U, V, W = random_factors(PROBLEM, 5)
     U[:, 2], V[:, 2], W[:, 2] = 0, 0, 0

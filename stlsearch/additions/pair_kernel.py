@@ -19,7 +19,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from stlsearch.solvers.kernels import compiled
+from stlsearch.solvers.machine_code import compiled
 
 kernel: Any = compiled()
 

@@ -25,7 +25,7 @@ from math import prod
 import numpy as np
 
 from stlsearch.errors import InputError
-from stlsearch.solvers.kernels import compiled
+from stlsearch.solvers.machine_code import compiled
 
 PRIME = 2**31 - 1
 CHUNK = 200_000  # nodes between looks at the clock and the keyboard

@@ -27,7 +27,8 @@ from stlsearch.commands.summary import report_broken, summary, table
 from stlsearch.compare import compare
 from stlsearch.devices import resolve_device, set_threads
 from stlsearch.errors import InputError
-from stlsearch.frontier import Step, best_by_rank, improve_front, usable_algorithms
+from stlsearch.frontier import Step, improve_front
+from stlsearch.parents import WITHIN, Parents, best_by_rank, usable_algorithms
 from stlsearch.plots import Point, check_picture, draw_frontier
 from stlsearch.registry.store import Registry
 from stlsearch.solvers.polish import Goal
@@ -50,6 +51,20 @@ MODEST_AMPLIFICATION = 30.0  # drawn beside it: what hardly amplifies the roundi
 )
 @click.option("--optimize-for", help="Instead: least e + g u^2 for values stored as bfloat16, float16, e4m3, ...")
 @click.option(
+    "--pool",
+    type=CountType("bases"),
+    default=1,
+    show_default=True,
+    help="Keep, and show, up to so many bases at every rank that differ beyond a change of basis, and search from them all.",
+)
+@click.option(
+    "--within",
+    type=PositiveType(),
+    default=100 * WITHIN,
+    show_default=True,
+    help="How many percent above the best one's error a basis of the pool may lie.",
+)
+@click.option(
     "--random",
     "random_starts",
     type=CountType("random starts"),
@@ -70,6 +85,8 @@ def command(
     threads: int,
     max_amplification: float,
     optimize_for: str | None,
+    pool: int,
+    within: float,
     random_starts: int | None,
     plot: Path | None,
     registry: Registry,
@@ -82,9 +99,11 @@ def command(
     stlsearch frontier --tile 4 --ranks 16-48 --time-limit 3600
 
     With --time-limit or --steps it first searches: every rank in turn, each fit with a strategy that has improved something
-    before; better bases are registered as they are found. Ctrl-C ends the search and keeps them; the same seed resumes it.
+    before; better bases are registered as they are found, and with --pool others that are nearly as good and differ. Ctrl-C ends
+    the search and keeps them; the same seed resumes it.
     """
     goal = Goal(max_amplification, optimize_for)
+    parents = Parents(goal, pool, within / 100)
     if plot is not None:
         check_picture(plot)
     set_threads(threads)
@@ -92,12 +111,13 @@ def command(
     interrupted = False
     if time_limit is not None or steps is not None:
         registry.check_writable()
-        interrupted = _search(target, ranks, registry, goal, seed, steps, time_limit, where.type)
+        interrupted = _search(target, ranks, registry, parents, seed, steps, time_limit, where.type)
     elif ranks is not None:
         raise InputError("--ranks are the ranks to search: give --time-limit or --steps too")
     report_broken(registry.find(target)[1])
     usable = usable_algorithms(target, registry)
     front = best_by_rank(usable, goal)
+    parents.update(usable)
     random: dict[int, float] = {}
     if random_starts is not None and not interrupted:
         interrupted = _random_errors(target, [rank for rank in front if front[rank].error > 0], random_starts, goal, where, random)
@@ -107,6 +127,7 @@ def command(
                 **summary(registry.get(held.name)),
                 "score": goal.score(held.error, held.amplification),
                 "random_rel_sq_error": random.get(rank),
+                "pool": [summary(registry.get(member.name)) for member in parents.pool(target, rank)],
             }
             for rank, held in front.items()
         ]
@@ -118,7 +139,7 @@ def command(
             table(
                 [
                     ("rank", "FLOP factor", "rel_sq_error", "missing", "g", "e+g*u^2" if optimize_for else "", "random", "name"),
-                    *(_row(target, held, goal, random) for held in front.values()),
+                    *(_row(target, member, goal, random) for rank in front for member in parents.pool(target, rank)),
                 ],
                 range(7),
             )
@@ -138,7 +159,7 @@ def _search(
     target: Target,
     ranks: list[int] | None,
     registry: Registry,
-    goal: Goal,
+    parents: Parents,
     seed: int,
     steps: int | None,
     time_limit: float | None,
@@ -151,7 +172,8 @@ def _search(
         line.close()
         before = "none" if step.previous is None else f"{step.previous:.5f}"
         found = f"rank {step.rank}, {step.strategy}: e {step.algorithm.error:.5f}, g {step.algorithm.amplification:.3g}"
-        click.echo(f"{found}, before {before}{', registered' if step.improved else ''}", err=True)
+        outcome = ", registered" if step.improved else ", registered for the pool" if step.pooled else ""
+        click.echo(f"{found}, before {before}{outcome}", err=True)
 
     wanted = ranks or sorted({entry.algorithm.rank for entry in registry.find(target)[0]})
     if not wanted:
@@ -161,7 +183,9 @@ def _search(
             target,
             sorted(wanted, reverse=True),
             registry,
-            goal=goal,
+            goal=parents.goal,
+            pool=parents.size,
+            within=parents.within,
             seed=seed,
             steps=steps,
             time_limit=time_limit,

@@ -33,7 +33,7 @@ class Request:
     Attributes:
         problem: target tensor, device and dtype.
         rank: r, the terms wanted.
-        restarts: B, the batch of starts wanted.
+        restarts: B, the batch of starts wanted. A strategy that selects gives fewer where fewer solutions differ.
         generator: the only source of randomness (a CPU generator).
         penalty: the amplification multiplier at which strategies refit after dropping terms.
         argument: what followed a colon in the strategy's name (``known:NAME``), or "".

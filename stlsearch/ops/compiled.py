@@ -162,7 +162,7 @@ def _entry(encoding: bool, dtype: torch.dtype) -> Any:
 
     try:
         return cfunc(types.void(types.voidptr), cache=True)(body)
-    except RuntimeError:  # no place to keep the machine code, see `stlsearch.solvers.kernels.compiled`
+    except RuntimeError:  # no place to keep the machine code, see `stlsearch.solvers.machine_code`
         return cfunc(types.void(types.voidptr))(body)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 
-from stlsearch.solvers.kernels import FAST, compiled
+from stlsearch.solvers.machine_code import FAST, compiled
 from stlsearch.solvers.simd import BYTES, intrinsic, load, plus_product, splat, store
 
 STRIP = 512  # tiles side by side in the buffers

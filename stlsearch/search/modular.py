@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from stlsearch.solvers.kernels import compiled
+from stlsearch.solvers.machine_code import compiled
 
 BLOCK = 64  # columns eliminated one by one before the rest of the matrix is brought up to date
 MAX_PRIME = 2**15

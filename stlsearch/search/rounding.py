@@ -32,7 +32,7 @@ from stlsearch.errors import InputError
 from stlsearch.exact import ExactMatrix
 from stlsearch.search.gauge import normalise
 from stlsearch.solvers.anchored import Anchors, anchored_sweeps
-from stlsearch.solvers.kernels import Plan
+from stlsearch.solvers.plan import Plan
 from stlsearch.targets import Target
 
 Lanes = list[np.ndarray]  # U, V, W of shape (dims[mode], r, lanes)

@@ -5,21 +5,22 @@ for U, ((V V^T * W W^T) + mu diag(|v|^2 |w|^2)) U = MTTKRP(T, V, W), one Cholesk
 matrix per restart. The penalty starts large and decays: without it ALS drifts into swamps of huge cancelling
 terms (border-rank solutions) and never returns.
 
-On a CPU the sweeps run compiled (`stlsearch.solvers.kernels`), elsewhere as batched tensor operations.
+On a CPU the sweeps run compiled (`stlsearch.solvers.anchored`, without anchors), elsewhere as batched tensor operations.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from stlsearch.solvers import kernels
+from stlsearch.solvers.anchored import Anchors, anchored_sweeps, least_pivot
 from stlsearch.solvers.problem import Factors, Monitor, Problem, balance, hadamard_gram, report, silent
+from stlsearch.solvers.simd import width
 
 START_PENALTY = 3e-3
+MOST_LANES = 64  # restarts that a call of the compiled sweeps takes, so that a monitor hears of them often enough
 
 
 def solve(
@@ -76,7 +77,7 @@ def sweep(problem: Problem, factors: Factors, penalty: float | Tensor) -> Factor
     """One ALS sweep as tensor operations: U, then V, then W, each the exact minimiser given the other two."""
     updated = list(balance(factors))
     # Balanced terms have comparable sizes, so a tiny multiple of the mean diagonal guards zero terms only.
-    floor = _floor(problem)
+    floor = least_pivot(problem.tensor.element_size())
     for mode in range(3):
         first, second = (updated[k] for k in range(3) if k != mode)
         gram = hadamard_gram(first, second, penalty)
@@ -90,27 +91,23 @@ def sweep(problem: Problem, factors: Factors, penalty: float | Tensor) -> Factor
 
 
 def _compiled(problem: Problem, factors: Factors, penalties: Tensor, monitor: Monitor) -> Factors:
-    """The sweeps by the compiled kernel, in groups of lanes; several threads take a group each."""
-    plans = problem.plans
-    dtype = plans[0].values.dtype
+    """The sweeps by the compiled kernel, in groups of restarts; several threads take a group each."""
+    swept = tuple(factor.detach().clone(memory_format=torch.contiguous_format) for factor in factors)
+    levels, plans, anchors = penalties.numpy(), problem.plans, Anchors.free(len(penalties))
+    threads, lanes = torch.get_num_threads(), width(plans[0].values.dtype)
 
-    def work(group: slice) -> list[np.ndarray]:
+    def work(group: slice) -> None:
         monitor.tick()
-        lanes = [np.ascontiguousarray(factor[group].detach().numpy().transpose(2, 1, 0)) for factor in factors]
-        levels = np.ascontiguousarray(penalties[:, group].numpy().astype(dtype))
-        kernels.sweep_lanes(lanes, plans, levels, _floor(problem))
-        return lanes
+        anchored_sweeps([factor[group].numpy().transpose(2, 1, 0) for factor in swept], plans, levels[:, group], anchors)
 
-    groups = [slice(first, first + kernels.LANES) for first in range(0, len(factors[0]), kernels.LANES)]
-    threads = min(torch.get_num_threads(), len(groups))
-    if threads == 1:
-        done = [work(group) for group in groups]
+    restarts = len(swept[0])
+    share = min(MOST_LANES, lanes * -(-restarts // (lanes * threads)))  # whole vectors, an equal number for every thread
+    groups = [slice(first, first + share) for first in range(0, restarts, share)]
+    if min(threads, len(groups)) == 1:
+        for group in groups:
+            work(group)
     else:
-        with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(work, groups))
-    U, V, W = (torch.from_numpy(np.concatenate([lanes[mode] for lanes in done], axis=2).transpose(2, 1, 0).copy()) for mode in range(3))
+        with ThreadPoolExecutor(min(threads, len(groups))) as pool:
+            list(pool.map(work, groups))  # a list, so that what a monitor raises is raised here
+    U, V, W = swept
     return U, V, W
-
-
-def _floor(problem: Problem) -> float:
-    return 1e-14 if problem.tensor.dtype == torch.float64 else 1e-7

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from stlsearch.solvers.kernels import Plan, compiled
 from stlsearch.solvers.lane_algebra import contract, factorise, gram, substitute
+from stlsearch.solvers.machine_code import compiled
+from stlsearch.solvers.plan import Plan
 from stlsearch.solvers.simd import (
     add,
     aligned,
@@ -79,46 +80,57 @@ class Anchors:
         return Anchors(GRID, np.full(sweeps, pull), np.geomspace(first, last, sweeps), denominator, bound)
 
 
-def anchored_sweeps(factors: list[np.ndarray], plans: list[Plan], penalties: np.ndarray, anchors: Anchors, floor: float = 0.0) -> None:
+def least_pivot(itemsize: int) -> float:
+    """The least pivot of the normal equations relative to the mean of their diagonal, for floats of 8 or 4 bytes."""
+    return 1e-14 if itemsize == 8 else 1e-7
+
+
+def anchored_sweeps(factors: list[np.ndarray], plans: list[Plan], penalties: np.ndarray, anchors: Anchors) -> None:
     """ALS sweeps in place: U, then V, then W, once per row of `penalties`.
 
-    The terms are balanced every `BALANCE_EVERY` sweeps, but not under GRID: the grid knows which scale is right.
+    The terms are balanced every `BALANCE_EVERY` sweeps, but not under GRID: the grid knows which scale is right. What a lane
+    comes to does not depend on its neighbours, bit by bit.
 
     Args:
-        factors: U, V, W of shape (dims[mode], r, lanes), one floating dtype; float32 is twice as fast.
+        factors: U, V, W of shape (dims[mode], r, lanes) and any strides, one floating dtype; float32 is twice as fast.
         plans: one per mode.
         penalties: the multiplier mu of every sweep, shape (sweeps,), or of every sweep and lane, (sweeps, lanes).
         anchors: of as many sweeps.
-        floor: least pivot relative to the mean of the diagonal; 0 for the dtype's default.
     """
     dtype = factors[0].dtype
     rank, lanes, group = factors[0].shape[1], factors[0].shape[2], width(dtype)
-    blocks = -(-lanes // group)
-    packed = [_pack(factor.reshape(-1, lanes), blocks, group) for factor in factors]
+    packed = [_pack(factor, group) for factor in factors]
     if penalties.ndim == 1:
         penalties = penalties[:, None]
-    levels = _pack(np.broadcast_to(penalties, (len(penalties), lanes)).astype(dtype), blocks, group)
+    levels = _pack(np.broadcast_to(penalties, (len(penalties), lanes)).astype(dtype)[:, None], group)
     entries = tuple((plan.rows, plan.first, plan.second, plan.values.astype(dtype, copy=False)) for plan in plans)
     work = aligned((5, rank * rank * group), dtype)
     grid = (dtype.type(anchors.denominator), dtype.type(anchors.bound))
-    least = dtype.type(floor or (1e-14 if dtype == np.float64 else 1e-7))
+    least = dtype.type(least_pivot(dtype.itemsize))
     pulls, steps = anchors.pull.astype(dtype), anchors.step.astype(dtype)
     _sweep_blocks(tuple(packed), entries, levels, pulls, steps, anchors.kind, grid, least, work, rank)
     for factor, block in zip(factors, packed, strict=True):
-        flat = block.reshape(blocks, -1, group).transpose(1, 0, 2).reshape(-1, blocks * group)
-        factor[:] = flat[:, :lanes].reshape(factor.shape)
+        _unpack(block, factor, group)
 
 
-def _pack(matrix: np.ndarray, blocks: int, group: int) -> np.ndarray:
-    """(n, lanes) -> (blocks, n * group): every block's vectors one after the other; the last lane fills up the last block."""
-    rows, lanes = matrix.shape
-    packed = aligned((blocks, rows, group), matrix.dtype)
+def _pack(array: np.ndarray, group: int) -> np.ndarray:
+    """(n, r, lanes) -> (blocks, n r group): every block's vectors one after the other; the last lane fills up the last block."""
+    extent, rank, lanes = array.shape
+    packed = aligned((-(-lanes // group), extent, rank, group), array.dtype)
     whole = lanes // group
-    packed[:whole] = matrix[:, : whole * group].reshape(rows, whole, group).transpose(1, 0, 2)
-    if whole < blocks:
-        packed[whole] = matrix[:, -1:]
-        packed[whole, :, : lanes - whole * group] = matrix[:, whole * group :]
-    return packed.reshape(blocks, rows * group)
+    packed[:whole] = array[:, :, : whole * group].reshape(extent, rank, whole, group).transpose(2, 0, 1, 3)
+    if whole < len(packed):
+        packed[whole] = array[:, :, -1:]
+        packed[whole, :, :, : lanes - whole * group] = array[:, :, whole * group :]
+    return packed.reshape(len(packed), -1)
+
+
+def _unpack(packed: np.ndarray, array: np.ndarray, group: int) -> None:
+    """The inverse of `_pack`, into `array`."""
+    extent, rank, lanes = array.shape
+    blocks = packed.reshape(-1, extent, rank, group)
+    for block, first in zip(blocks, range(0, lanes, group), strict=True):
+        array[:, :, first : first + group] = block[:, :, : lanes - first]
 
 
 @compiled(error_model="numpy")

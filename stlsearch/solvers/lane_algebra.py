@@ -42,7 +42,7 @@ def gram(X, G, extent, rank):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, error_model="numpy")
 def contract(X, A, B, entries, rank):  # type: ignore[no-untyped-def]
-    """X[i] += sum over the entries T[i, j, k] A[j] B[k], a group of four entries at a time (see `kernels.Plan`)."""
+    """X[i] += sum over the entries T[i, j, k] A[j] B[k], a group of four entries at a time (see `stlsearch.solvers.plan`)."""
     rows, first, second, values = entries
     for group in range(rows.shape[0]):
         x0 = rows[group] * rank

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from stlsearch.metric import Frame, Metric
-from stlsearch.solvers.kernels import Plan
+from stlsearch.solvers.plan import Plan
 from stlsearch.targets import Target
 
 Factors = tuple[Tensor, Tensor, Tensor]

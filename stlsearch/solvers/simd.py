@@ -17,9 +17,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, register_model
 
+from stlsearch.solvers.machine_code import FAST
+
 intrinsic: Any = numba_intrinsic  # its own type would have callers pass the typing context
 BYTES = 64
-FAST = ("contract", "reassoc", "nsz", "arcp")  # sums may be contracted and reordered, NaN and infinity keep their meaning
+FLAGS = tuple(sorted(FAST))
 
 
 def width(dtype: np.dtype | type) -> int:
@@ -127,14 +129,14 @@ def _llvm(name: str) -> Callable:
     return emit
 
 
-add = _binary(lambda builder, x, y: builder.fadd(x, y, flags=FAST))
-subtract = _binary(lambda builder, x, y: builder.fsub(x, y, flags=FAST))
-multiply = _binary(lambda builder, x, y: builder.fmul(x, y, flags=FAST))
+add = _binary(lambda builder, x, y: builder.fadd(x, y, flags=FLAGS))
+subtract = _binary(lambda builder, x, y: builder.fsub(x, y, flags=FLAGS))
+multiply = _binary(lambda builder, x, y: builder.fmul(x, y, flags=FLAGS))
 divide = _binary(lambda builder, x, y: builder.fdiv(x, y))
 largest = _binary(lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
 smallest = _binary(lambda builder, x, y: builder.select(builder.fcmp_ordered("<", x, y), x, y))
 # z + x y and z - x y: one instruction where there is one
-plus_product = _ternary(lambda builder, x, y, z: builder.fadd(builder.fmul(x, y, flags=FAST), z, flags=FAST))
-minus_product = _ternary(lambda builder, x, y, z: builder.fsub(z, builder.fmul(x, y, flags=FAST), flags=FAST))
+plus_product = _ternary(lambda builder, x, y, z: builder.fadd(builder.fmul(x, y, flags=FLAGS), z, flags=FLAGS))
+minus_product = _ternary(lambda builder, x, y, z: builder.fsub(z, builder.fmul(x, y, flags=FLAGS), flags=FLAGS))
 square_root = _unary(_llvm("llvm.sqrt"))
 nearest = _unary(_llvm("llvm.rint"))
