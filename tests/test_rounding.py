@@ -145,13 +145,3 @@ def test_a_third_factor_is_completed_over_q():
     assert rows is not None
     np.testing.assert_array_equal(np.array(rows, dtype=float), 3 * algorithm.W)
     assert complete([algorithm.U, np.roll(algorithm.V, 1, axis=0)], algorithm.target.tensor) is None
-
-
-def test_a_complex_algorithm_is_rescaled_to_gaussian_rationals():
-    rows = strassen()
-    phases = np.exp(1j * np.arange(7))[:, None]
-    start = BilinearAlgorithm.from_floats(rows.target, rows.U * phases, rows.V * 1j, rows.W / phases / 1j)
-    (found,) = round_algorithm(start, "Q(i)").algorithms
-    assert found.error == 0
-    with pytest.raises(InputError, match="complex"):
-        round_algorithm(start, "Z")

@@ -19,7 +19,8 @@ from stlsearch.commands.progress import ProgressWatch
 from stlsearch.commands.search_ import figures, progress
 from stlsearch.commands.summary import summary, table
 from stlsearch.registry.store import Registry
-from stlsearch.search.round_one import RINGS, round_algorithm
+from stlsearch.search.gaussian_rounding import RINGS
+from stlsearch.search.round_one import round_algorithm
 
 
 @click.command("round")
@@ -27,7 +28,7 @@ from stlsearch.search.round_one import RINGS, round_algorithm
 @click.option("--ring", default="Z", show_default=True, help=f"Where the coefficients may lie: {', '.join(RINGS)}.")
 @seed_option("Seed of the changes of basis.")
 @click.option(
-    "--rounds", type=CountType("rounds"), default=8, show_default=True, help="Budget: rounds of sparsifying and pulling to a grid."
+    "--rounds", type=CountType("rounds"), default=8, show_default=True, help="Budget: rounds of pulling to a grid, and of pinning."
 )
 @registry_option()
 @json_option()
@@ -38,8 +39,9 @@ def command(name: str, ring: str, seed: int, rounds: int, registry: Registry, as
     stlsearch round 3x3x3_r23_R_1a2b3c4d
     stlsearch round 4x4x4_r48_C_1a2b3c4d --ring "Q(i)"
 
-    It is moved along its solutions (changes of basis and free parameters) to a sparse one, pulled to a grid and verified in
-    exact arithmetic. Complex algorithms are only rescaled. Exit code 1: no exact algorithm was found.
+    It is moved along its solutions (changes of basis and free parameters) to a sparse one, pulled to a grid or pinned to round
+    values, and verified in exact arithmetic. A complex one that is equivalent to a real one is found to be so. Z[i]: Gaussian
+    integers. Exit code 1: no exact algorithm was found.
     """
     algorithm = registry.get(name).algorithm
     registry.check_writable()

@@ -4,30 +4,37 @@ The algorithm is refitted until it is a solution to single precision, copied to 
 by random orthogonal changes of basis (de Groote 1978), which leave e and g as they are. Sparsifying then descends from as many
 sides. What rounds in two factors and not in the third is completed: with U and V fixed the Brent equations are linear in W,
 so W is their least-squares solution, put over small denominators, and checked exactly like everything else.
+
+Complex algorithms, and real ones of which nothing was found so, are written in bases made of their own terms instead and pinned
+to round values: see `stlsearch.search.gaussian_rounding`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import EXACT_RINGS, ExactMatrix
+from stlsearch.exact import ExactMatrix
+from stlsearch.search.gaussian_rounding import PLAIN, RINGS, height, lies_in, plain_algorithm, real_form
+from stlsearch.search.pinning import POLISHED, SOLVED
 from stlsearch.search.rounding import GRIDS, Discovery, Effort, Lanes, Stats, missing_products, round_once, take
 from stlsearch.solvers.anchored import Anchors, anchored_sweeps
-from stlsearch.solvers.kernels import Plan
+from stlsearch.solvers.complex_lm import newton
+from stlsearch.solvers.plan import Plan
 from stlsearch.targets import Target
 
 LANES = 64
 REFIT_SWEEPS = 1000
+FIRST_STEPS, REFIT_STEPS = 10, 100
 NEAR = 1e-4  # missing products beyond which an algorithm is no approximation of an exact one nearby
+WHOLE = ("Z", "Z[i]")  # rings without fractions
 LARGEST_DENOMINATOR = 48  # of completed factors
 OFF = 1e-5  # how far a completed coefficient may lie from its fraction
-RINGS = ("Z", "Z[1/2]", "Q", "Q(i)")
 
 
 def round_algorithm(
@@ -40,12 +47,14 @@ def round_algorithm(
 ) -> Discovery:
     """An exact algorithm over `ring` on the solution manifold of a numeric one; none is found when the budget ends.
 
-    Real algorithms go to Z, Z[1/2], Q or Q(i) in the same way, with a finer grid beyond Z. Complex ones only go to Q(i), and only
-    by rescaling their terms and completing: no change of basis is searched for them.
+    Real algorithms are pulled to a grid, finer beyond the integers; what the grid does not find, and complex algorithms, are pinned
+    (see `stlsearch.search.gaussian_rounding`). A complex algorithm may go to a real ring too: many are equivalent to a
+    real one, or lie on a manifold of solutions with one.
 
     Args:
-        seed: of the changes of basis.
-        rounds: of sparsifying, normalising and pulling to the grid.
+        ring: Z, Z[1/2], Q, Z[i] (Gaussian integers) or Q(i).
+        seed: of the changes of basis, and of the order in which coefficients are pinned.
+        rounds: of sparsifying, normalising and pulling to the grid, and then of sequences of pinning.
         callback: told the figures after every round; returning True ends the search.
 
     Raises:
@@ -62,37 +71,29 @@ def round_algorithm(
         raise InputError(f"the entries of {target.slug} are no fractions of small denominators: nothing is exact for it")
     began, stats = time.process_time(), Stats(starts=1)
     provenance = {"solver": "rounding", "seed": seed, "parents": [{"id": algorithm.id, "name": algorithm.name}]}
-    if not algorithm.is_real:
-        if ring != "Q(i)":
-            raise InputError(f"{algorithm.name} is complex: it can only be rounded to Q(i), not to {ring}")
-        found = _round_complex(algorithm, provenance)
-        stats.converged, stats.exact = 1, int(found is not None)
-        stats.core_seconds = time.process_time() - began
-        return Discovery([found] if found else [], stats, "reached" if found else "budget")
-    denominator, bound = GRIDS["Z" if ring == "Z" else "Z[1/2]"]
-    factors = _copies(algorithm, seed)
-    tensor = target.tensor.astype(np.float32)
-    plans = [Plan.of(tensor, mode) for mode in range(3)]
-    effort = Effort.of(algorithm.rank)
+    found: list[BilinearAlgorithm] = []
+
+    def goes_on(new: BilinearAlgorithm | None, rounds: int) -> bool:
+        """Counts a round; False ends the search."""
+        if new is not None and (not found or height(new) < height(found[0])):
+            found[:] = [new]
+        stats.rounds, stats.exact, stats.core_seconds = stats.rounds + rounds, len(found), time.process_time() - began
+        return not (callback is not None and callback(stats))
+
+    solution = _refitted(algorithm)
     stats.converged = 1
+    generator = np.random.default_rng(seed)
+    if (real := real_form(solution, target, generator)) is not None:
+        for new, lanes in _on_grids(real, target, ring, seed, rounds, provenance):
+            if not goes_on(new, lanes) or found:
+                return Discovery(found, stats, "reached" if found else "stopped")
     for _ in range(rounds):
-        rounded, factors = round_once(factors, target, plans, effort, denominator, bound)
-        stats.rounds += factors[0].shape[2]
-        missing = missing_products([part / denominator for part in rounded], target)
-        found = next(
-            (exact for lane in np.argsort(missing) if (exact := _exact(rounded, lane, denominator, target, ring, provenance))), None
-        )
-        stats.exact = int(found is not None)
-        stats.core_seconds = time.process_time() - began
-        if found is not None:
-            return Discovery([found], stats, "reached")
-        if callback is not None and callback(stats):
-            return Discovery([], stats, "stopped")
-        near = missing_products(factors, target) < 2
-        if not near.any():
+        new, turns = plain_algorithm(solution, target, ring, generator, {**provenance, "ring": ring})
+        if not goes_on(new, turns):
+            return Discovery(found, stats, "reached" if found else "stopped")
+        if found and height(found[0]) <= PLAIN:
             break
-        factors = take(factors, near)
-    return Discovery([], stats, "budget")
+    return Discovery(found, stats, "reached" if found else "budget")
 
 
 def complete(others: Sequence[np.ndarray], tensor: np.ndarray) -> np.ndarray | None:
@@ -128,22 +129,46 @@ def random_bases(factors: Lanes, target: Target, generator: np.random.Generator)
     return [np.ascontiguousarray(part.reshape(factor.shape)) for part, factor in zip(turned, factors, strict=True)]
 
 
-def _copies(algorithm: BilinearAlgorithm, seed: int) -> Lanes:
-    """The algorithm in every lane, refitted, all but the first in another basis; float32."""
+def _refitted(algorithm: BilinearAlgorithm) -> list[np.ndarray]:
+    """U, V, W of a solution to double precision near the algorithm."""
     target = algorithm.target
-    plans = [Plan.of(target.tensor.astype(np.float64), mode) for mode in range(3)]
-    factors = [np.ascontiguousarray(factor.T[:, :, None]) for factor in (algorithm.U, algorithm.V, algorithm.W)]
-    # A weak pull to where it stands, instead of to zero, keeps the refit from running off along the manifold.
-    anchors = Anchors.sparse(REFIT_SWEEPS, 1e-3, 1e-12, 1e-12)
-    anchored_sweeps(factors, plans, np.full(REFIT_SWEEPS, 1e-12), anchors)
-    missing = float(missing_products(factors, target)[0])
-    if not missing < NEAR:
-        raise InputError(f"{algorithm.name} still misses {missing:.3g} products after refitting: there is no exact algorithm near it")
-    lanes = [np.repeat(factor, LANES, axis=2) for factor in factors]
+    factors = [algorithm.U, algorithm.V, algorithm.W]
+    if algorithm.is_real:
+        lanes = [np.ascontiguousarray(factor.T[:, :, None]) for factor in factors]
+        plans = [Plan.of(target.tensor.astype(np.float64), mode) for mode in range(3)]
+        # A weak pull to where it stands, instead of to zero, keeps the refit from running off along the manifold.
+        anchors = Anchors.sparse(REFIT_SWEEPS, 1e-3, 1e-12, 1e-12)
+        anchored_sweeps(lanes, plans, np.full(REFIT_SWEEPS, 1e-12), anchors)
+        factors = [lane[:, :, 0].T for lane in lanes]
+    tensor = target.tensor.astype(np.float64)
+    for steps, most in ((FIRST_STEPS, NEAR), (REFIT_STEPS, SOLVED)):  # what is far from every solution is told so early
+        factors, missing = newton(factors, tensor, iterations=steps, tolerance=POLISHED)
+        if not missing < most:
+            raise InputError(f"{algorithm.name} still misses {missing:.3g} products after refitting: there is no exact algorithm near it")
+    return factors
+
+
+def _on_grids(
+    factors: list[np.ndarray], target: Target, ring: str, seed: int, rounds: int, provenance: dict
+) -> Iterator[tuple[BilinearAlgorithm | None, int]]:
+    """Rounds of many copies of a real algorithm in different bases: what each finds, and its lanes."""
+    denominator, bound = GRIDS["Z" if ring in WHOLE else "Z[1/2]"]
+    lanes = [np.repeat(factor.T[:, :, None], LANES, axis=2) for factor in factors]
     if target.shape is not None:
         turned = random_bases(lanes, target, np.random.default_rng(seed))
-        lanes = [np.concatenate([factor, part[:, :, 1:]], axis=2) for factor, part in zip(factors, turned, strict=True)]
-    return [lane.astype(np.float32) for lane in lanes]
+        lanes = [np.concatenate([lane[:, :, :1], part[:, :, 1:]], axis=2) for lane, part in zip(lanes, turned, strict=True)]
+    lanes = [lane.astype(np.float32) for lane in lanes]
+    plans = [Plan.of(target.tensor.astype(np.float32), mode) for mode in range(3)]
+    effort = Effort.of(len(factors[0]))
+    for _ in range(rounds):
+        rounded, lanes = round_once(lanes, target, plans, effort, denominator, bound)
+        missing = missing_products([part / denominator for part in rounded], target)
+        exact = (_exact(rounded, lane, denominator, target, ring, provenance) for lane in np.argsort(missing))
+        yield next((algorithm for algorithm in exact if algorithm), None), lanes[0].shape[2]
+        near = missing_products(lanes, target) < 2
+        if not near.any():
+            break
+        lanes = take(lanes, near)
 
 
 def _exact(rounded: Lanes, lane: int, denominator: int, target: Target, ring: str, provenance: dict) -> BilinearAlgorithm | None:
@@ -151,7 +176,7 @@ def _exact(rounded: Lanes, lane: int, denominator: int, target: Target, ring: st
     parts = [part[:, :, lane].T for part in rounded]
     if missing_products([part[:, :, lane : lane + 1] / denominator for part in rounded], target)[0] == 0:
         return _checked(target, [ExactMatrix.make(part.astype(np.int64), denominator) for part in parts], ring, provenance)
-    if ring == "Z" or not all(part.any(axis=1).all() for part in parts):
+    if ring in WHOLE or not all(part.any(axis=1).all() for part in parts):
         return None
     for mode in range(3):
         others = [parts[k] / denominator for k in range(3) if k != mode]
@@ -164,30 +189,10 @@ def _exact(rounded: Lanes, lane: int, denominator: int, target: Target, ring: st
     return None
 
 
-def _round_complex(algorithm: BilinearAlgorithm, provenance: dict) -> BilinearAlgorithm | None:
-    """Terms scaled so that the largest coefficient of u and of v is 1, rounded to halves of Gaussian integers, w completed."""
-    U, V, W = algorithm.U.copy(), algorithm.V.copy(), algorithm.W.copy()
-    for factor in (U, V):
-        lead = np.take_along_axis(factor, np.abs(factor).argmax(axis=1)[:, None], axis=1)
-        factor /= lead
-        W *= lead
-    halves = [(np.rint(2 * factor.real), np.rint(2 * factor.imag)) for factor in (U, V)]
-    if any(np.abs((real + 1j * imaginary) / 2 - factor).max() > 0.1 for (real, imaginary), factor in zip(halves, (U, V), strict=True)):
-        return None
-    solution = complete([(real + 1j * imaginary) / 2 for real, imaginary in halves], algorithm.target.tensor)
-    if solution is None or (real_rows := fractions(solution.real)) is None or (imaginary_rows := fractions(solution.imag)) is None:
-        return None
-    exact = [ExactMatrix.make(real.astype(np.int64), 2, imaginary.astype(np.int64)) for real, imaginary in halves]
-    real_part, imaginary_part = ExactMatrix.from_fractions(real_rows), ExactMatrix.from_fractions(imaginary_rows)
-    common = int(np.lcm(real_part.denominator, imaginary_part.denominator))
-    scaled = [part.real * (common // part.denominator) for part in (real_part, imaginary_part)]
-    return _checked(algorithm.target, [*exact, ExactMatrix.make(scaled[0], common, scaled[1])], "Q(i)", provenance)
-
-
 def _checked(target: Target, exact: Sequence[ExactMatrix], ring: str, provenance: dict) -> BilinearAlgorithm | None:
     """The algorithm when it is exact and lies in `ring`."""
     try:
         found = BilinearAlgorithm.from_exact(target, *exact, provenance={**provenance, "ring": ring})
     except InputError:
         return None
-    return found if EXACT_RINGS.index(found.ring) <= EXACT_RINGS.index(ring) else None
+    return found if lies_in(found, ring) else None
