@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 from processes import interruptible
+from test_gaussian_rounding import in_complex_basis
 from test_rounding import numeric
 
 from stlsearch.commands import main
 from stlsearch.constructions.classical import strassen
+from stlsearch.parents import Parents
 from stlsearch.registry.codec import loads
 from stlsearch.registry.store import Registry
+from stlsearch.solvers.polish import Goal
+from stlsearch.targets import Target
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -90,6 +94,19 @@ def test_numeric_search_finds_stores_and_records_how(run, nothing_shipped):
     assert [row["id"] for row in again["algorithms"]] == [row["id"] for row in document["algorithms"]]
 
 
+def test_numeric_search_over_gaussian_rationals_of_any_target(run, nothing_shipped):
+    search = ["search", "--target", "complex", "--rank", "2", "--method", "numeric", "--ring", "Q(i)"]
+    code, out, _ = run(*search, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["algorithms"]
+    stored = loads(Path(row["path"]).read_text())
+    assert (stored.rank, stored.ring, stored.error) == (2, "Q(i)", 0)
+    assert stored.provenance["command"] == "stlsearch search --target complex --target-rank 2 --method numeric --ring 'Q(i)'"
+    code, out, err = run(*search[:5])
+    assert (code, out) == (2, "")
+    assert "--method numeric" in err
+
+
 def test_numeric_search_that_runs_out_of_starts_exits_1(run):
     code, out, _ = run("search", "--tile", "2", "--rank", "6", "--method", "numeric", "--max-starts", "64")
     assert code == 1
@@ -118,6 +135,14 @@ def test_round_makes_a_numeric_algorithm_exact_and_refuses_what_is_far_from_any(
         code, out, err = run("round", *arguments)
         assert (code, out) == (2, ""), arguments
         assert len(err.splitlines()) == 1
+
+
+def test_round_finds_the_integers_behind_a_complex_algorithm(run, tmp_path):
+    start = in_complex_basis(strassen(), seed=5)
+    Registry(tmp_path / "registry").add(start)
+    code, out, _ = run("round", start.name)
+    assert code == 0
+    assert re.search(r"^ring +Z, ", out, flags=re.MULTILINE)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -211,6 +236,27 @@ def test_frontier_search_records_commands_that_reproduce_its_bases(run, tmp_path
         assert json.loads(replayed)["algorithm"]["id"] == stored.id
 
 
+def test_frontier_search_registers_the_members_of_its_pool_shows_them_and_goes_on_from_them(run, nothing_shipped, tmp_path):
+    search = ["frontier", "--tile", "1x2x3", "--ranks", "4", "--pool", "3", "--within", "30"]
+    code, out, err = run(*search, "--steps", "4", "--json")
+    assert code == 0
+    (row,) = json.loads(out)["front"]
+    members = [member["name"] for member in row["pool"]]
+    assert members[0] == row["name"]
+    assert 2 <= len(members) <= 3
+    assert "registered for the pool" in err
+    table = run(*search[:3], *search[5:])[1].splitlines()[1:]
+    assert [line.split()[-1] for line in table] == members  # the registry is all that a pool is kept in
+    files = {path.stem: loads(path.read_text()) for path in (tmp_path / "registry").glob("1x2x3_*.json")}
+    parents = Parents(Goal(), 3, 0.3)
+    parents.update(files.values())
+    assert [basis.name for basis in parents.pool(Target.matmul(1, 2, 3), 4)] == members
+    replayed = run(*files[members[1]].provenance["command"].split()[1:], "--json")[1]
+    assert json.loads(replayed)["algorithm"]["name"] == members[1]
+    _, _, err = run(*search, "--steps", "2")
+    assert len(re.findall(r"^rank 4, ", err, flags=re.MULTILINE)) == 2
+
+
 def test_lines_of_fits_record_every_command_back_to_what_began_them(run, tmp_path):
     assert run("construct", "strassen")[0] == 0
     _, out, _ = run("fit", "--tile", "2", "--rank", "6", "--init", "known:2x2x2_r7_Z_2fe6dac1", "--restarts", "4", "--json")
@@ -252,6 +298,8 @@ def test_frontier_search_survives_a_damaged_state_file(run, tmp_path):
     [
         ["--ranks", "7", "--steps", "1"],
         ["--ranks", "5"],
+        ["--pool", "0"],
+        ["--pool", "2", "--within", "-1"],
         ["--ranks", "9", "--steps", "1"],
         ["--ranks", "6-3", "--steps", "1"],
         ["--ranks", "a", "--steps", "1"],

@@ -137,6 +137,19 @@ def test_best_exact_of_other_targets(kind, params, rank):
     assert best_exact(Target.make(kind, params)).rank == rank
 
 
+def test_simplify_takes_halves_where_the_ring_has_them_and_they_are_wanted():
+    half = Fraction(1, 2)
+    bad = sandwich(strassen(), [[1, half], [0, 1]], [[half, 0], [0, 1]], [[1, 0], [-half, 2]])
+    assert bad.ring == "Z[1/2]"
+    better = simplify(bad, halves=True)
+    assert better.amplification < min(4, simplify(bad).amplification)
+    assert better.error == 0
+    assert better.ring == "Z[1/2]"
+    again = sandwich(bad, *[[[Fraction(value) for value in row] for row in basis] for basis in better.provenance["bases"]])
+    assert again.id == better.id
+    assert simplify(strassen(), halves=True) == simplify(strassen())
+
+
 def test_simplify_undoes_a_bad_basis():
     bad = sandwich(strassen(), [[1, 2], [0, 1]], [[1, 0], [3, 1]], [[2, 1], [1, 1]])
     better = simplify(bad)

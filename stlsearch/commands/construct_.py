@@ -27,7 +27,8 @@ def command(expression: str, out: Path | None, registry: Registry, as_json: bool
                    toom(m,n)  convolution(n)  gauss  gram(n,m), or a registered name
     Composition:   strassen*strassen           Kronecker product
     Direct sum:    strassen +p standard(2,2,1) along n, m or p
-    Other forms:   transpose(x)  cyclic(x)  permute(x,2,3,1)  simplify(x)
+    Other forms:   transpose(x)  cyclic(x)  permute(x,2,3,1)
+                   simplify(x)                 lower amplification
     """
     registry.check_writable()
     algorithm = construct(expression, lambda name: registry.get(name).algorithm)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from stlsearch.commands.options import (
     json_option,
     registry_option,
     seed_option,
-    tile_option,
+    target_option,
     uninterrupted,
 )
 from stlsearch.commands.progress import ProgressWatch
@@ -34,16 +36,19 @@ from stlsearch.registry.store import Entry, Registry
 from stlsearch.search.climb import Climb, climb, is_start, ordered
 from stlsearch.search.flip_state import RINGS
 from stlsearch.search.flips import MAX_WALKERS, SYMMETRIES, flip_search
+from stlsearch.search.gaussian_rounding import RINGS as ROUNDED
+from stlsearch.search.gaussian_rounding import discover_gaussian
 from stlsearch.search.rounding import GRIDS, Discovery, Stats, discover
+from stlsearch.search.symmetric import default_order, discover_symmetric
 from stlsearch.targets import Target
 
-METHODS = ("flips", "sizes", "numeric")
+METHODS = ("flips", "sizes", "numeric", "symmetric")
 MAX_FLIPS, MAX_STARTS = 1_000_000_000, 100_000
 REGISTERED = "registered"
 
 
 @click.command("search")
-@tile_option()
+@target_option()
 @click.option(
     "--rank", "--target-rank", "target_rank", type=RankType(), required=True, help="Stop when an algorithm of this rank is found."
 )
@@ -78,13 +83,19 @@ REGISTERED = "registered"
 @click.option("--every-size", is_flag=True, help="Of sizes: also store what lies lower than the registered ones of its size and ring.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Keep the state of the walks in this file, to go on with --resume.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on from a checkpoint of the same search, and keep it up to date.")
-@click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric: random starts.  [default: {MAX_STARTS}]")
-@click.option("--count", type=CountType("algorithms"), help="For numeric: stop after so many algorithms.  [default: 1]")
-@click.option("--ring", help=f"{', '.join(RINGS)} for flips, {' or '.join(GRIDS)} for numeric.  [default: Z]")
+@click.option("--max-starts", type=CountType("starts"), help=f"Budget of numeric, symmetric: random starts.  [default: {MAX_STARTS}]")
+@click.option("--count", type=CountType("algorithms"), help="For numeric, symmetric: stop after so many algorithms.  [default: 1]")
+@click.option(
+    "--group-order", type=CountType("elements"), help="Of symmetric: order of the groups drawn.  [default: 16 for sizes from 4 on, or 2]"
+)
+@click.option(
+    "--ring",
+    help=f"{', '.join(RINGS)} for flips, {', '.join(ROUNDED)} for numeric, the first three for symmetric.  [default: Z; symmetric: Q]",
+)
 @registry_option()
 @json_option()
 def command(
-    tile: Target,
+    target: Target,
     target_rank: int,
     method: str,
     seed: int,
@@ -100,6 +111,7 @@ def command(
     resume: Path | None,
     max_starts: int | None,
     count: int | None,
+    group_order: int | None,
     ring: str | None,
     registry: Registry,
     as_json: bool,
@@ -112,17 +124,23 @@ def command(
     stlsearch search --tile 4 --rank 47 --ring Z2 --symmetry "(234),(23)"
     stlsearch search --tile 3x4x5 --rank 48 --method sizes
     stlsearch search --tile 3x3x4 --rank 29 --method numeric
+    stlsearch search --target complex --rank 2 --method numeric --ring "Q(i)"
+    stlsearch search --tile 4 --rank 48 --method symmetric --seed 1
 
     flips walks over algorithms with coefficients -1, 0, 1 (over Z, or modulo 2 or 3) and keeps the lowest rank it meets. sizes
     walks on all smaller products too, and starts from what they make of each other. With --checkpoint FILE both can be
     interrupted, and go on with the same options and --resume FILE as if nothing had happened. numeric fits algorithms of the given
-    rank, moves them to sparse ones, and rounds those. What is found over Z is moved to a basis of lower amplification where there
-    is one, unless it has a --symmetry other than cyclic, which it would lose; it is verified in exact arithmetic and stored. Ctrl-C
-    keeps it too, and exits with code 130. Exit code 1: the budget ended before the goal.
+    rank, moves them to sparse ones, and rounds those; for Q, Z[i] and Q(i) it fits complex ones, in bases made of their own terms.
+    symmetric fits algorithms that random groups of changes of basis leave as they are, which have far fewer unknowns.
+    What is found over Z is moved to a basis of lower amplification where there is one, unless it has a --symmetry other than
+    cyclic, which it would lose; it is verified in exact arithmetic and stored. Ctrl-C keeps it too, and exits with code 130. Exit
+    code 1: the budget ended before the goal.
     """
-    tile.check_rank(target_rank)
+    target.check_rank(target_rank)
     if method not in METHODS:
         raise InputError(f"unknown method {method!r:.20}; valid: {', '.join(METHODS)}")
+    if method != "numeric" and target.shape is None:
+        raise InputError(f"--method {method} walks on matrix products, not on {target.slug}; valid: --method numeric")
     both = ("flips", "sizes")
     for name, value, owners in (
         ("--max-flips", max_flips, both),
@@ -135,15 +153,21 @@ def command(
         ("--every-size", every_size or None, ("sizes",)),
         ("--checkpoint", checkpoint, both),
         ("--resume", resume, both),
-        ("--max-starts", max_starts, ("numeric",)),
-        ("--count", count, ("numeric",)),
+        ("--max-starts", max_starts, ("numeric", "symmetric")),
+        ("--count", count, ("numeric", "symmetric")),
+        ("--group-order", group_order, ("symmetric",)),
     ):
         if value is not None and method not in owners:
             raise InputError(f"{name} belongs to --method {' and '.join(owners)}, not to {method}")
     registry.check_writable()
+    if method == "symmetric":
+        order = group_order or default_order(target)
+        search = partial(discover_symmetric, order=order, ring=ring or "Q", threads=os.cpu_count() or 1)
+        return _numeric(search, target, target_rank, seed, count, max_starts, {"group_order": order}, registry, as_json)
     ring = "Z" if ring is None else ring
     if method == "numeric":
-        return _numeric(tile, target_rank, seed, count or 1, max_starts or MAX_STARTS, ring, registry, as_json)
+        search = partial(discover if ring in GRIDS else discover_gaussian, ring=ring)
+        return _numeric(search, target, target_rank, seed, count, max_starts, {}, registry, as_json)
     if checkpoint is not None and checkpoint != resume and checkpoint.exists():
         raise InputError(f"{checkpoint} exists: go on from it with --resume, or remove it")
     kept = checkpoint or resume
@@ -157,7 +181,7 @@ def command(
     }
     walks |= {name: value for name, value in (("plateau", plateau), ("margin", margin)) if value is not None}
     if method == "sizes":
-        return _sizes(tile, target_rank, seed, max_flips or MAX_FLIPS, start, every_size, walks, registry, as_json)
+        return _sizes(target, target_rank, seed, max_flips or MAX_FLIPS, start, every_size, walks, registry, as_json)
     if len(start) > 1 or REGISTERED in start:
         raise InputError("walks of --method flips have one --start, a formula or a name; several, or 'registered', are for --method sizes")
     walks |= {
@@ -165,7 +189,7 @@ def command(
         "patience": patience,
         "start": _started(start[0], registry) if start else None,
     }
-    return _flips(tile, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
+    return _flips(target, target_rank, seed, max_flips or MAX_FLIPS, walks, registry, as_json)
 
 
 def _started(text: str, registry: Registry) -> BilinearAlgorithm:
@@ -285,16 +309,26 @@ def _simplified(found: BilinearAlgorithm) -> BilinearAlgorithm:
     return simplify(found).with_provenance(**found.provenance) if found.is_real and found.target.shape is not None else found
 
 
-def _numeric(tile: Target, rank: int, seed: int, count: int, max_starts: int, ring: str, registry: Registry, as_json: bool) -> int:
+def _numeric(
+    search: Callable[..., Discovery],
+    target: Target,
+    rank: int,
+    seed: int,
+    count: int | None,
+    max_starts: int | None,
+    recorded: dict[str, Any],
+    registry: Registry,
+    as_json: bool,
+) -> int:
     watch = ProgressWatch()
     with uninterrupted(watch.interrupt):
-        found = discover(
-            tile, rank, ring=ring, seed=seed, count=count, max_starts=max_starts, callback=lambda stats: watch(progress(stats))
+        found = search(
+            target, rank, seed=seed, count=count or 1, max_starts=max_starts or MAX_STARTS, callback=lambda stats: watch(progress(stats))
         )
         watch.close()
         kept: dict[str, Stored] = {}  # what is found twice, in two bases, is named once
         for algorithm in found.algorithms:
-            stored = _store(_simplified(algorithm), {}, registry)
+            stored = _store(_simplified(algorithm), recorded, registry)
             report_equivalent(stored)
             kept.setdefault(stored.entry.algorithm.name, stored)
     reached = found.status == "reached"

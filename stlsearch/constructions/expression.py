@@ -219,7 +219,7 @@ def build(node: Node, lookup: Lookup, parents: dict[str, BilinearAlgorithm]) -> 
     if node.name == "permute":
         return transforms.permute(parts[0], [int(number) for number in rest])
     if node.name == "simplify":
-        return simplify(parts[0])
+        return simplify(parts[0], halves=True)
     return getattr(transforms, node.name)(*parts, *rest)
 
 

@@ -1,0 +1,179 @@
+"""Exact algorithms that have a symmetry group, from random numeric starts.
+
+A group of a given order is drawn at random (`stlsearch.search.sign_groups`); with it the Brent equations shrink by its order, both
+in unknowns and in number (`stlsearch.search.orbit_equations`). A few short fits tell whether the group leads anywhere: for most groups
+none comes near a solution, so the others get the effort. A solution is written in a basis of its own terms and made exact
+(`stlsearch.search.gaussian_rounding`).
+
+Symmetric parametrisations found new algorithms in Ballard, Ikenmeyer, Landsberg and Ryder, arXiv 1801.00843, with groups chosen by
+hand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from stlsearch.algorithm import BilinearAlgorithm
+from stlsearch.errors import InputError
+from stlsearch.search.gaussian_rounding import RINGS, plain_algorithm
+from stlsearch.search.orbit_equations import OrbitEquations, orbit_equations
+from stlsearch.search.rounding import Discovery, Stats
+from stlsearch.search.sign_groups import SignGroup, random_groups
+from stlsearch.solvers.orbit_lm import solve
+from stlsearch.targets import Target
+
+DEVIATION = 0.5
+RIDGE, DECAY = 3e-2, 0.9
+BATCH, BATCHES = 8, 8  # starts of a group, the first batch to see whether it leads anywhere
+SCREENING_STEPS, STEPS = 100, 400
+PATIENCE = 60  # steps after which a hopeless start is given up
+PROMISING = 2.0  # missing products of the best start, above which a group gets no more of them
+CLOSE = 1e-9  # missing products that are worth polishing: what is left is the ridge's
+POLISH = ((1e-7, 100), (0.0, 60))  # ridge and steps
+SOLVED = 1e-22
+UNBOUNDED = 20.0  # coefficient of a solution that is on its way to infinity
+SEQUENCES = 3  # of pinning, for one solution
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A numeric solution with a symmetry group: factors U, V, W, and where they came from."""
+
+    factors: list[np.ndarray]
+    group: SignGroup
+    number: int
+    start: int
+    orbits: list[int]
+
+
+def default_order(target: Target) -> int:
+    """The order of groups that is tried first: 16 has found <4,4,4;48>, smaller tiles have room for little more than an involution."""
+    return 16 if target.shape is not None and min(target.shape) >= 4 else 2
+
+
+def discover_symmetric(
+    target: Target,
+    rank: int,
+    *,
+    order: int,
+    ring: str = "Q",
+    seed: int = 0,
+    count: int = 1,
+    max_starts: int = 100_000,
+    threads: int = 1,
+    callback: Callable[[Stats], bool | None] | None = None,
+) -> Discovery:
+    """Search exact algorithms of one rank that have a symmetry group of one order, until `count` are found or the starts are used up.
+
+    A group that leads to a solution is left: the next one comes from another group.
+
+    Args:
+        order: of the group of changes of basis. The rank is made of as many orbits of this size as fit, and of smaller ones.
+        ring: Z, Z[1/2] or Q, where an algorithm must lie to count.
+        max_starts: of fits, with all groups together.
+        threads: fits side by side; the results do not depend on them.
+        callback: told the figures after every group and every solution; returning True ends the search.
+
+    Raises:
+        InputError: a target that is no matrix product of sizes up to 5, an order outside 2 to 64 or a rank that makes no
+            sense, another ring, or budgets below 1.
+    """
+    target.check_rank(rank)
+    rings = RINGS[:3]
+    if target.shape is None:
+        raise InputError(f"groups of changes of basis act on matrix products, not on {target.slug}")
+    if ring not in rings:
+        raise InputError(f"symmetric searches know the rings {', '.join(rings)}, not {ring!r:.20}")
+    if min(count, max_starts, threads) < 1:
+        raise InputError("count, max_starts and threads must be at least 1")
+    stats, began = Stats(), time.process_time()
+    found: list[BilinearAlgorithm] = []
+    for solution in _solutions(target, rank, order, seed, max_starts, threads, stats):
+        if solution is not None:
+            generator = np.random.default_rng([seed, solution.number, 1])
+            for _ in range(SEQUENCES):
+                algorithm, turns = plain_algorithm(solution.factors, target, ring, generator, _provenance(solution, seed, ring))
+                stats.rounds += turns
+                if algorithm is not None:
+                    found.append(algorithm)
+                    break
+        stats.exact, stats.core_seconds = len(found), time.process_time() - began
+        if len(found) == count:
+            return Discovery(found, stats, "reached")
+        if callback is not None and callback(replace(stats)):
+            return Discovery(found, stats, "stopped")
+    return Discovery(found, stats, "budget")
+
+
+def _provenance(solution: Solution, seed: int, ring: str) -> dict[str, object]:
+    return {
+        "solver": "symmetric",
+        "ring": ring,
+        "seed": seed,
+        "group": solution.number,
+        "start": solution.start,
+        "order": solution.group.order,
+        "orbits": " + ".join(map(str, solution.orbits)),
+        "generators": solution.group.describe(),
+    }
+
+
+def _solutions(target: Target, rank: int, order: int, seed: int, max_starts: int, threads: int, stats: Stats) -> Iterator[Solution | None]:
+    """The first solution of every group that has one among its starts; None after every batch of fits."""
+    assert target.shape is not None
+    number = -1
+    with ThreadPoolExecutor(threads) as pool:
+        for number, group in enumerate(random_groups(target.shape, order, np.random.default_rng([seed, 0]))):
+            equations = orbit_equations(target, rank, group, np.random.default_rng([seed, number, 2]))
+            if equations is None:
+                continue
+            best = np.inf
+            for batch in range(BATCHES):
+                first = batch * BATCH
+                last = min(first + BATCH, first + max_starts - stats.starts)
+                fit = partial(_fit, equations, [seed, number, 3], SCREENING_STEPS if batch == 0 else STEPS)
+                fits = list(pool.map(fit, range(first, last)))
+                stats.starts, stats.fits = stats.starts + len(fits), stats.fits + len(fits)
+                solved = [(start, x) for start, (x, missing) in enumerate(fits, first) if missing < CLOSE]
+                polished = next(((start, y) for start, x in solved if (y := _polished(equations, x)) is not None), None)
+                if polished is not None:
+                    stats.converged += 1
+                    start, x = polished
+                    yield Solution(equations.expand(x), group, number, start, equations.sizes())
+                    break
+                yield None
+                if stats.starts >= max_starts:
+                    return
+                best = min(best, *(missing for _, missing in fits))
+                if best > PROMISING:
+                    break
+    if number < 0:
+        raise InputError(f"signed permutations of the sizes of {target.slug} have no group of order {order}")
+
+
+def _fit(equations: OrbitEquations, seed: list[int], steps: int, start: int) -> tuple[np.ndarray, float]:
+    generator = np.random.default_rng([*seed, start])
+    x = DEVIATION * generator.standard_normal((equations.orbits, 3, equations.source.shape[2]))
+    x = (equations.embedding @ (equations.embedding.T @ x.ravel())).reshape(x.shape)
+    return _solve(equations, x, steps, RIDGE, DECAY, PATIENCE)
+
+
+def _polished(equations: OrbitEquations, x: np.ndarray) -> np.ndarray | None:
+    """The solution to double precision; None if there is none nearby."""
+    missing = np.inf
+    for ridge, steps in POLISH:
+        x, missing = _solve(equations, x, steps, ridge, 1.0, steps)
+    return x if missing < SOLVED and np.abs(x).max() < UNBOUNDED else None
+
+
+def _solve(equations: OrbitEquations, x: np.ndarray, steps: int, ridge: float, decay: float, patience: int) -> tuple[np.ndarray, float]:
+    return solve(
+        x, equations.source, equations.sign, equations.rows, equations.values, equations.weights, equations.members, equations.ends,
+        equations.embedding, equations.columns, steps, ridge, decay, patience,
+    )  # fmt: skip
