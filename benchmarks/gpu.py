@@ -1,263 +1,144 @@
-"""The operator on a CUDA device beside torch.matmul: is it right, how fast is it, and what limits each stage.
+"""The operator on a CUDA device beside torch.matmul: is it right, what is the fastest way to launch it, how fast is it, and what limits it.
 
-    python benchmarks/gpu.py [--sizes 4096,8192,16384] [--ranks 16,24,32] [--dtype bfloat16] [--graphs] [--output PATH]
+    python benchmarks/gpu.py [--sizes 4096,8192,16384] [--ranks 24,16,32] [--tune] [--time-limit SECONDS] [--output PATH]
+    python benchmarks/gpu.py --estimate 790e12,4.3e12     the roofline of an H200, without one
 
-Three ways to compute the 4 x 4 tile product are compared, in one run and in pairs with torch.matmul: "plain" PyTorch, the "triton"
-kernels around a batched product, and "fused", encoding followed by `stlsearch.ops.triton_fused.product_decode` (forward only).
-Beside each measured ratio stands the roofline of the unfused operator (`stlsearch.evaluate.roofline`), from the FLOP/s of
-torch.matmul at that size and the bandwidth of a copy, measured in the same run. --graphs replays CUDA graphs, on both sides, which
-takes the time to launch kernels out. Results are saved after every rank. Exit code 1: a path or its gradients are wrong; 2: no CUDA
-device.
+Paths of the 4 x 4 tile product, each in pairs with torch.matmul in the same run:
+
+    plain     PyTorch's own operations
+    unfused   Triton kernels around the vendor's batched product, launched by their rules
+    fused     encoding, and one kernel that multiplies and decodes, by the rules (--tune: with what was measured)
+    tuned     what the operator itself does: with the device's table, or the one that --tune has just measured
+    fp8       the same with a quantised weight, held against torch.matmul and against a dense product in fp8, torch._scaled_mm with
+              scales of rows and columns and with both of its factors quantised beforehand
+
+Times are those of CUDA graphs of a few calls, replayed, which takes the time to launch kernels out on both sides; rows without a graph
+are single calls as PyTorch makes them. Beside each ratio stands the roofline of the unfused operator in that dtype
+(`stlsearch.evaluate.roofline`), from what the dense product reaches at that size and the bandwidth of a copy, measured in the same run.
+
+First every path and its gradients are checked against float64. --tune measures candidates of launch parameters (`stlsearch.evaluate.tune`)
+for rank 24 and writes the table that the package loads for this device. Everything measured is saved after each entry, and a run that finds
+results of the same code, versions and device goes on after them. Exit code 0: complete; 1: something is wrong and nothing was timed; 2: no
+CUDA device; 3: the time limit ended it, run it again.
+
+With TRITON_INTERPRET=1 and no device everything but graphs runs on a CPU, very slowly: that is for tests, and its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
+import itertools
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import replace
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
+from gpu_paths import CHECKED, PATHS, calls_of, check, dense_fp8, graph_seconds, paths_on, stage_rows, timed
 from torch import Tensor
 
 import stlsearch
-from stlsearch.algorithm import UNIT_ROUNDOFF, BilinearAlgorithm
+from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.devices import describe_device
-from stlsearch.evaluate.cost import ITEM_BYTES, PASSES, Cost, Work, count_cost
-from stlsearch.evaluate.error import gaussian_pair
-from stlsearch.evaluate.roofline import Machine, ideal, measure_machine
-from stlsearch.evaluate.stages import time_stages
-from stlsearch.evaluate.timing import compare_times, time_alone
-from stlsearch.ops import (
-    DTYPES,
-    Bases,
-    EncodedWeight,
-    Layout,
-    backend,
-    encode_activations,
-    encode_weights,
-    plain,
-    reference_matmul,
-    stl_matmul,
-    tile_of,
-)
+from stlsearch.evaluate.cost import ITEM_BYTES, Cost, count_cost
+from stlsearch.evaluate.roofline import Machine, ideal, measure_bandwidth
+from stlsearch.evaluate.tune import tune
+from stlsearch.ops import DTYPES, Bases, Layout, encode_weights
+from stlsearch.ops.library import triton_path
+from stlsearch.ops.tuning import FOLDER, Table, file_name, load_table, save_table
 from stlsearch.registry.atomic import write_atomic
 from stlsearch.registry.store import open_registry
 from stlsearch.targets import Target
 
-PATHS = {"plain": PASSES, "triton": PASSES, "fused": ("forward",)}
-"""The passes that every path has."""
-
-CHECKED = ((64, 64, 64), (130, 75, 198))
-"""Sizes (M, K, N) at which every path is checked."""
+TUNED_RANK = 24
+MOST_AMPLIFIED = 30.0
+"""Of bases for fp8, whose rounding g magnifies."""
 
 
-def backend_of(path: str) -> AbstractContextManager[None]:
-    """What a path runs on, to be entered around its gradients too."""
-    return backend("plain" if path in ("plain", "exact") else "auto")
+def ideal_fp8(cost: Cost, machine: Machine, flops: float, dtype: str) -> float:
+    """Roofline seconds of the unfused operator in fp8: planes at one byte a value, products and results in the dtype."""
+    work, item = cost.work("forward"), ITEM_BYTES[dtype]
+    rows, inner, columns = cost.size
+    n, _, p = cost.tile
+    planes, products = work["encode_activations"].values - rows * inner, cost.rank * -(-rows // n) * -(-columns // p)
+    multiply = planes + cost.weight_parameters + item * products
+    encoding, decoding = item * rows * inner + planes, item * work["decode"].values
+    return (encoding + decoding) / machine.bandwidth + max(2 * work["multiply"].macs / flops, multiply / machine.bandwidth)
 
 
-def product(path: str, x: Tensor, encoded: EncodedWeight, bases: Bases) -> Tensor:
-    """The operator by a path, within `backend_of` it."""
-    if path == "fused":
-        return product_decode(encode_activations(x, bases, layout=encoded.layout), encoded, bases, len(x))
-    return stl_matmul(x, encoded, bases)
+def estimate(size: int, algorithm: BilinearAlgorithm, machine: Machine) -> str:
+    """Speed-ups that a bfloat16 roofline allows, as a line of a table: twice the rate in fp8, and decoding hidden where it is fused."""
+    cost = count_cost(algorithm, size, size, size)
+    forward = ideal(cost, machine, "bfloat16", "forward")
+    fused = forward.dense / (forward.seconds - forward.stages["decode"])
+    eighth = forward.dense / ideal_fp8(cost, machine, 2 * machine.flops, "bfloat16")
+    backward = ideal(cost, machine, "bfloat16", "backward").speedup
+    ratios = " | ".join(f"{ratio:5.2f}" for ratio in (forward.speedup, fused, eighth, eighth / 2, backward))
+    return f"| {size:5d} | {algorithm.rank:4d} | {ratios} |"
 
 
-def product_decode(planes: Tensor, encoded: EncodedWeight, bases: Bases, rows: int) -> Tensor:
-    """The fused kernel on encoded activations."""
-    from stlsearch.ops import triton_fused  # needs Triton, which not every machine has
-
-    n, _, p = bases.shape
-    return triton_fused.product_decode(planes, encoded.tensor, bases.W, n, p, 1, rows, encoded.shape[1], False, False)[0]
-
-
-def check(path: str, algorithm: BilinearAlgorithm, size: tuple[int, int, int], dtype: str, device: torch.device) -> list[dict[str, object]]:
-    """Relative Frobenius errors of a path's result and gradients against float64, each with what rounding explains.
-
-    The result is held against the oracle, the gradients of x and of the encoded weight against autograd's own through PyTorch's own
-    operations, which share no derivative with the path.
-    """
-    rows, inner, columns = size
-    x, weight = (matrix.to(DTYPES[dtype]) for matrix in gaussian_pair(size, seed=0))
-    gradient = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1)).to(x.dtype)
-    found = _result_and_gradients(path, *(tensor.to(device) for tensor in (x, weight, gradient)), algorithm)
-    expected = _result_and_gradients("exact", x.double(), weight.double(), gradient.double(), algorithm)
-    expected["result"] = torch.from_numpy(reference_matmul(x.double().numpy(), weight.double().numpy(), algorithm, Layout()))
-    # Rounding adds about g u^2 to the squared error of the product, which the expected result may be smaller than by 1 - e; the
-    # gradient of x is the same trilinear form of the other two factors. Nothing cancels in the encoded weight's: encoded x and encoded
-    # gradient are rounded, the factors that encode them are, and the result is. A sum of T terms in the dtype itself, a random walk,
-    # adds T/2 times what rounding it once does.
-    u = UNIT_ROUNDOFF[dtype]
-    of_form = (2 + algorithm.amplification) / max(0.05, 1 - algorithm.error)
-    n, m, p = tile_of(algorithm)
-    allowed = {}
-    for name, rounded, terms in (
-        ("result", of_form, inner / m),
-        ("gradient of x", of_form, columns / p),
-        ("gradient of the encoded weight", 5.0, rows / n),
-    ):
-        allowed[name] = 4 * u * (rounded * (1 + (terms / 2 if dtype == "float32" else 0))) ** 0.5
-    checked = []
-    for name, tensor in found.items():
-        error = float((tensor.double().cpu() - expected[name]).norm() / expected[name].norm())
-        bound = allowed[name]
-        about = {"path": path, "rank": algorithm.rank, "size": list(size), "tensor": name}
-        checked.append({**about, "rel_error": error, "bound": bound, "right": error <= bound})
-    return checked
-
-
-def _result_and_gradients(path: str, x: Tensor, weight: Tensor, gradient: Tensor, algorithm: BilinearAlgorithm) -> dict[str, Tensor]:
-    """By name, of a path or of "exact", PyTorch's own operations on the CPU; the result alone of a path that has no backward pass."""
-    bases = Bases.prepare(algorithm, dtype=x.dtype, device=x.device)
-    with backend_of(path):
-        encoded = encode_weights(weight, bases, layout=Layout())
-        inputs = tuple(tensor.detach().requires_grad_("backward" in PATHS.get(path, PASSES)) for tensor in (x, encoded.tensor))
-        x, encoded = inputs[0], replace(encoded, tensor=inputs[1])
-        if path == "exact":
-            n, m, p = bases.shape
-            planes = plain.encode(x[None], bases.U, n, m, False, False)
-            result = plain.decode(planes @ encoded.tensor, bases.W, n, p, 1, *gradient.shape, False, False)[0]
-        else:
-            result = product(path, x, encoded, bases)
-        if not result.requires_grad:
-            return {"result": result}
-        of_x, of_encoded = torch.autograd.grad(result, inputs, gradient)
-    return {"result": result.detach(), "gradient of x": of_x, "gradient of the encoded weight": of_encoded}
-
-
-def timed(
-    path: str,
-    direction: str,
-    x: Tensor,
-    weight: Tensor,
-    bases: Bases,
-    *,
-    graphs: bool = False,
-    repeats: int = 15,
-) -> dict[str, object]:
-    """A path and torch.matmul in alternation: medians, the ratio and its quartiles."""
-    backward = direction == "backward"
-    with backend_of(path), torch.set_grad_enabled(backward):
-        encoded = encode_weights(weight, bases, layout=Layout())
-        x, weight, planes = (tensor.detach().requires_grad_(backward) for tensor in (x, weight, encoded.tensor))
-        candidate: Callable[[], Any] = partial(product, path, x, replace(encoded, tensor=planes), bases)
-        baseline: Callable[[], Any] = partial(torch.matmul, x, weight)
-        if backward:
-            gradient = torch.randn(len(x), weight.shape[1], dtype=x.dtype, device=x.device)
-            candidate, baseline = _with_gradients(candidate, (x, planes), gradient), _with_gradients(baseline, (x, weight), gradient)
-        if graphs:
-            candidate, baseline = captured(candidate), captured(baseline)
-        return compare_times(candidate, baseline, device=x.device, repeats=repeats).to_dict()
-
-
-def _with_gradients(function: Callable[[], Tensor], inputs: tuple[Tensor, Tensor], gradient: Tensor) -> Callable[[], object]:
-    return lambda: torch.autograd.grad(function(), inputs, gradient)
-
-
-def captured(function: Callable[[], object]) -> Callable[[], None]:
-    """The function's kernels as a CUDA graph to replay."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # compiles kernels and allocates, neither of which can be captured
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
-
-
-def stage_rows(x: Tensor, weight: Tensor, bases: Bases, cost: Cost, dtype: str) -> list[dict[str, object]]:
-    """Every stage alone, the fastest of some calls, with the operations and bytes per second it reaches.
-
-    For the fused kernel the bytes are those of the two stages it replaces; fewer of them cross memory.
-    """
-    with torch.no_grad():
-        encoded = encode_weights(weight, bases, layout=Layout())
-    work = cost.work("backward")
-    work["multiply+decode"] = Work(*map(sum, zip(work["multiply"], work["decode"], strict=True)))
-    found = []
-    for path in PATHS:
-        with backend_of(path):
-            if path == "fused":
-                with torch.inference_mode():
-                    planes = encode_activations(x, bases, layout=encoded.layout)
-                    fused = partial(product_decode, planes, encoded, bases, len(x))
-                    seconds_by_stage = {"multiply+decode": time_alone(fused, device=x.device)}
-            else:
-                seconds_by_stage = time_stages(x, encoded, bases, "backward")
-        for stage, seconds in seconds_by_stage.items():
-            rates = {"bytes_per_s": ITEM_BYTES[dtype] * work[stage].values / seconds, "flops_per_s": 2 * work[stage].macs / seconds}
-            found.append({"stage": stage, "path": path, "seconds": seconds, **rates})
-    return found
-
-
-def measurements(
-    algorithm: BilinearAlgorithm, x: Tensor, weight: Tensor, machine: Machine, dtype: str, *, graphs: bool, repeats: int
-) -> Iterator[dict[str, object]]:
-    """Every path and pass of one algorithm at one size."""
-    cost = count_cost(algorithm, *x.shape, weight.shape[1])
-    bases = Bases.prepare(algorithm, dtype=x.dtype, device=x.device)
-    for direction in PASSES:
-        allowed = ideal(cost, machine, dtype, direction).speedup
-        for path, directions in PATHS.items():
-            if direction in directions:
-                for with_graphs in (False, True) if graphs else (False,):
-                    timing = timed(path, direction, x, weight, bases, graphs=with_graphs, repeats=repeats)
-                    yield {
-                        "size": x.shape[0],
-                        "rank": algorithm.rank,
-                        "algorithm": algorithm.name,
-                        "dtype": dtype,
-                        "pass": direction,
-                        "path": path,
-                        "graph": with_graphs,
-                        **timing,
-                        "ideal_unfused": allowed,
-                    }
-
-
-HEADER = "  size rank pass     path   graph       ms    dense  ratio     quartiles  ideal"
+HEADER = "  size rank pass     path    against   graph       ms    dense  ratio     quartiles  ideal"
 
 
 def line(row: dict) -> str:
     """One measurement as a line under `HEADER`."""
     low, high = row["speedup_quartiles"]
     return (
-        f"{row['size']:6d} {row['rank']:4d} {row['pass']:8s} {row['path']:6s} {'yes' if row['graph'] else 'no':5s}"
+        f"{row['size']:6d} {row['rank']:4d} {row['pass']:8s} {row['path']:7s} {row['baseline']:9s} {'yes' if row['graph'] else 'no':5s}"
         f" {row['candidate_s'] * 1e3:8.3f} {row['baseline_s'] * 1e3:8.3f} {row['speedup']:6.2f} {low:6.2f}-{high:6.2f}"
-        f" {row['ideal_unfused']:6.2f}"
+        f" {row['ideal']:6.2f}"
     )
 
 
 def stage_line(row: dict) -> str:
     """One stage alone as a line."""
     return (
-        f"       {row['stage']:20s} {row['path']:6s} {row['seconds'] * 1e3:8.3f} ms"
+        f"       {row['stage']:15s} {row['path']:7s} {row['seconds'] * 1e3:8.3f} ms"
         f" {row['bytes_per_s'] / 1e9:8.0f} GB/s {row['flops_per_s'] / 1e12:7.1f} TFLOP/s"
     )
 
 
-def slug(name: str) -> str:
-    """A device's name as a file's: lower case, dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def code() -> str:
+    """A hash of what is measured: this script and the operator."""
+    folder = Path(stlsearch.__file__).parent
+    files = [*sorted(Path(__file__).parent.glob("gpu*.py")), *sorted(folder.glob("ops/*.py")), *sorted(folder.glob("evaluate/*.py"))]
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def save(document: dict, path: Path) -> None:
-    """Write JSON into a folder that need not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
+class Results:
+    """What has been measured, saved after each entry."""
+
+    def __init__(self, path: Path | None, about: dict) -> None:
+        """Go on from the file at `path` if it is about the same; without a path nothing is saved."""
+        self.path = path
+        self.document: dict = {**about, "checks": [], "machines": {}, "table": {}, "tuning": {}, "measurements": [], "stages": []}
+        if path is not None and path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if all(before.get(name) == about[name] for name in about if name != "date"):
+                self.document = {**before, "date": about["date"]}
+
+    def add(self, name: str, **entry: object) -> None:
+        """Append an entry to a list, or update a mapping."""
+        if isinstance(self.document[name], dict):
+            self.document[name].update(entry)
+        else:
+            self.document[name].append(entry)
+        self.save()
+
+    def has(self, name: str, **entry: object) -> bool:
+        """Whether a list holds an entry with these values."""
+        return any(all(row.get(key) == value for key, value in entry.items()) for row in self.document[name])
+
+    def save(self) -> None:
+        """Write the file, whole."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, (json.dumps(self.document, indent=1) + "\n").encode())
 
 
 def integers(text: str) -> list[int]:
@@ -268,77 +149,176 @@ def integers(text: str) -> list[int]:
     return found
 
 
+def rates(text: str) -> Machine:
+    """A device of so many operations and bytes per second."""
+    flops, bandwidth = map(float, text.split(","))
+    return Machine(flops, bandwidth)
+
+
+class OutOfTime(Exception):
+    """The time limit has passed."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=integers, default="4096,8192,16384", help="of square matrices (default: %(default)s)")
-    parser.add_argument("--ranks", type=integers, default="16,24,32", help="of the 4 x 4 tile's bases (default: %(default)s)")
+    parser.add_argument("--ranks", type=integers, default="24,16,32", help="of the 4 x 4 tile's bases (default: %(default)s)")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
     parser.add_argument("--repeats", type=int, default=15, help="timed pairs (default: %(default)s)")
-    parser.add_argument("--graphs", action="store_true", help="measure CUDA graphs too")
+    parser.add_argument("--tune", action=argparse.BooleanOptionalAction, default=True, help="measure launch parameters first (default)")
+    parser.add_argument("--table", type=Path, help="file for what --tune chose, or to take without it (default: the package's)")
+    parser.add_argument("--time-limit", type=float, default=540, help="seconds after which nothing new begins (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file (default: results/DEVICE.json beside this script)")
+    parser.add_argument(
+        "--estimate", metavar="FLOPS,BYTES", type=rates,
+        help="only print the roofline of a device of so many bfloat16 operations and bytes per second, such as 790e12,4.3e12",
+    )  # fmt: skip
     options = parser.parse_args()
-    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
-        missing = "Triton" if torch.cuda.is_available() else "a CUDA device"
+    if options.estimate:
+        print("|     n | rank | unfused | fused | fp8 over bfloat16 | fp8 over fp8 | forward and backward |\n|---|---|---|---|---|---|---|")
+        for size, rank in itertools.product(options.sizes, options.ranks):
+            entry = open_registry().best(Target.matmul(4, 4, 4), rank)
+            if entry is not None:
+                print(estimate(size, entry.algorithm, options.estimate))
+        return 0
+    if triton_path() is None:
+        missing = "Triton and compute capability 8.0 or later" if torch.cuda.is_available() else "a CUDA device"
         print(f"gpu.py: needs {missing}, and there is none", file=sys.stderr)
         return 2
-    device = torch.device("cuda", torch.cuda.current_device())
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     about = describe_device(device)
-    output = options.output or Path(__file__).parent / "results" / f"{slug(str(about['name']))}.json"
+    if device.type == "cuda":
+        options.output = options.output or Path(__file__).parent / "results" / file_name(str(about["name"]))
+        options.table = options.table or FOLDER / file_name(str(about["name"]))
     registry = open_registry()
-    entries = {rank: registry.best(Target.matmul(4, 4, 4), rank) for rank in options.ranks}
-    if absent := [rank for rank, entry in entries.items() if entry is None]:
-        print(f"gpu.py: no 4 x 4 basis of rank {absent[0]} is registered", file=sys.stderr)
-        return 2
-    algorithms = [entry.algorithm for entry in entries.values() if entry is not None]
-    document: dict = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": about,
-        "versions": {
-            "stlsearch": stlsearch.__version__,
-            "torch": torch.__version__,
-            "triton": importlib.metadata.version("triton"),
-            "cuda": torch.version.cuda,
+    algorithms = {}
+    for rank in options.ranks:
+        entry, mild = (registry.best(Target.matmul(4, 4, 4), rank, max_amplification=most) for most in (None, MOST_AMPLIFIED))
+        if entry is None:
+            print(f"gpu.py: no 4 x 4 basis of rank {rank} is registered", file=sys.stderr)
+            return 2
+        algorithms[rank] = {path: (mild or entry if path == "fp8" else entry).algorithm for path in PATHS}
+    versions = {"stlsearch": stlsearch.__version__, "torch": torch.__version__, "triton": importlib.metadata.version("triton")}
+    results = Results(
+        options.output,
+        {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": about,
+            "versions": {**versions, "cuda": torch.version.cuda},
+            "dtype": options.dtype,
+            "code": code(),
         },
-        "dtype": options.dtype,
-        "checks": [],
-        "machines": {},
-        "measurements": [],
-        "stages": [],
-    }
+    )
+    print(f"{about['name']}, PyTorch {torch.__version__}, Triton {versions['triton']}, {options.dtype}\n")
+    started = time.monotonic()
 
-    print(f"{about['name']}, PyTorch {torch.__version__}, {options.dtype}\n\npath   rank           size     error     bound")
-    for algorithm in algorithms:
-        for path in PATHS:
+    def in_time() -> None:
+        if time.monotonic() - started > options.time_limit:
+            raise OutOfTime
+
+    try:
+        if not checked(algorithms, options, device, results, in_time):
+            print("gpu.py: a path computes something else; nothing was timed", file=sys.stderr)
+            return 1
+        print(f"\n{HEADER}")
+        for rank in options.ranks:
+            for size in options.sizes:
+                measure(size, algorithms[rank], options, device, results, in_time)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()  # graphs keep their memory until then
+    except OutOfTime:
+        print(f"gpu.py: {options.time_limit:.0f} s have passed; run it again to go on", file=sys.stderr)
+        return 3
+    print(f"\n{options.output or 'nothing was saved'}")
+    return 0
+
+
+def checked(algorithms: dict, options: argparse.Namespace, device: torch.device, results: Results, in_time: Callable[[], None]) -> bool:
+    """Whether every path computes what it should."""
+    print("path    rank           size     error     bound")
+    for rank, by_path in algorithms.items():
+        for path in paths_on(device):
             for size in CHECKED:
-                for row in check(path, algorithm, size, options.dtype, device):
-                    document["checks"].append(row)
+                if results.has("checks", rank=rank, path=path, size=list(size)):
+                    continue
+                in_time()
+                for row in check(path, by_path[path], size, options.dtype, device):
+                    results.add("checks", **row)
                     verdict = "" if row["right"] else "  WRONG"
                     errors = f"{row['rel_error']:9.2e} {row['bound']:9.2e}"
-                    print(f"{path:6s} {algorithm.rank:4d} {'x'.join(map(str, size)):>14s} {errors}  {row['tensor']}{verdict}")
-    save(document, output)
-    if not all(row["right"] for row in document["checks"]):
-        print("gpu.py: a path computes something else; nothing was timed", file=sys.stderr)
-        return 1
+                    print(f"{path:7s} {rank:4d} {'x'.join(map(str, size)):>14s} {errors}  {row['tensor']}{verdict}", flush=True)
+    return all(row["right"] for row in results.document["checks"])
 
-    print(f"\n{HEADER}")
-    for size in options.sizes:
-        generator = torch.Generator(device).manual_seed(0)
-        x, weight = (torch.randn(size, size, generator=generator, dtype=DTYPES[options.dtype], device=device) for _ in range(2))
-        machine = measure_machine(x, weight)
-        document["machines"][size] = machine.to_dict()
-        print(f"{size:6d} torch.matmul {machine.flops / 1e12:.0f} TFLOP/s, copy {machine.bandwidth / 1e9:.0f} GB/s", flush=True)
-        for algorithm in algorithms:
-            for row in measurements(algorithm, x, weight, machine, options.dtype, graphs=options.graphs, repeats=options.repeats):
-                document["measurements"].append(row)
-                print(line(row), flush=True)
-            bases = Bases.prepare(algorithm, dtype=x.dtype, device=device)
-            for row in stage_rows(x, weight, bases, count_cost(algorithm, size, size, size), options.dtype):
-                document["stages"].append({"size": size, "rank": algorithm.rank, **row})
-                print(stage_line(row), flush=True)
-            save(document, output)
-            torch.cuda.empty_cache()  # graphs keep their memory until then
-    print(f"\n{output}")
-    return 0
+
+def measure(
+    size: int, by_path: dict, options: argparse.Namespace, device: torch.device, results: Results, in_time: Callable[[], None]
+) -> None:
+    """Tune one size, and time every path and pass of one rank at it."""
+    generator = torch.Generator(device).manual_seed(0)
+    x, weight = (torch.randn(size, size, generator=generator, dtype=DTYPES[options.dtype], device=device) for _ in range(2))
+    in_time()
+    matmul = graph_seconds(partial(torch.matmul, x, weight), device)
+    machine = Machine(2 * size**3 / matmul, measure_bandwidth(device, x.dtype))
+    eighth = dense_fp8(x, weight) if options.dtype == "bfloat16" and "fp8" in paths_on(device) else None
+    fp8_flops = 2 * size**3 / graph_seconds(eighth, device) if eighth else 2 * machine.flops
+    results.add("machines", **{str(size): {**machine.to_dict(), "fp8_flops_per_s": fp8_flops}})
+    reached = f"torch.matmul {machine.flops / 1e12:.0f} TFLOP/s, fp8 {fp8_flops / 1e12:.0f}, copy {machine.bandwidth / 1e9:.0f} GB/s"
+    print(f"{size:6d} {reached}", flush=True)
+    rank = by_path["tuned"].rank
+    table = tuned_table(size, x, weight, by_path, options, results, in_time)
+    calls = calls_of(size, device)
+    for path, directions in paths_on(device).items():
+        algorithm = by_path[path]
+        bases = Bases.prepare(algorithm, dtype=x.dtype, device=device)
+        cost = count_cost(algorithm, size, size, size)
+        for direction in directions:
+            for baseline in ("dense", "fp8") if path == "fp8" and eighth else ("dense",):
+                for graph in (True, False) if path == "tuned" and calls else (bool(calls),):
+                    about = {"size": size, "rank": rank, "pass": direction, "path": path, "baseline": baseline, "graph": graph}
+                    if results.has("measurements", **about):
+                        continue
+                    in_time()
+                    dense = eighth if baseline == "fp8" else None
+                    graphs = calls if graph else 0
+                    timing = timed(path, direction, x, weight, bases, table, dense=dense, calls=graphs, repeats=options.repeats)
+                    allowed = ideal(cost, machine, options.dtype, direction).speedup
+                    if path == "fp8":
+                        flops = fp8_flops if baseline == "fp8" else machine.flops
+                        allowed = 2 * size**3 / flops / ideal_fp8(cost, machine, fp8_flops, options.dtype)
+                    row = {**about, "algorithm": algorithm.name, "dtype": options.dtype, **timing, "ideal": allowed}
+                    results.add("measurements", **row)
+                    print(line(row), flush=True)
+    if not results.has("stages", size=size, rank=rank):
+        in_time()
+        bases = Bases.prepare(by_path["fp8"], dtype=x.dtype, device=device)
+        for row in stage_rows(x, weight, bases, table, options.dtype):
+            results.add("stages", size=size, rank=rank, **row)
+            print(stage_line(row), flush=True)
+
+
+def tuned_table(
+    size: int, x: Tensor, weight: Tensor, by_path: dict, options: argparse.Namespace, results: Results, in_time: Callable[[], None]
+) -> Table | None:
+    """What the paths that are tuned take: what was measured, with --tune of this size at `TUNED_RANK`, or the table of a file."""
+    if not options.tune:
+        return load_table(options.table) if options.table and options.table.exists() else None
+    algorithm = by_path["fp8"]
+    for fp8 in (False, True) if "fp8" in paths_on(x.device) else (False,):
+        name = f"{size} {'fp8' if fp8 else options.dtype}"
+        if algorithm.rank != TUNED_RANK or name in results.document["tuning"]:
+            continue
+        in_time()
+        bases = Bases.prepare(algorithm, dtype=x.dtype, device=x.device)
+        began = time.monotonic()
+        found = tune(x, encode_weights(weight, bases, layout=Layout()), bases, fp8=fp8, timer=graph_seconds)
+        results.add("table", **found.table)
+        results.add("tuning", **{name: {"seconds": found.seconds, "refused": found.refused}})
+        print(f"{size:6d} tuned {'fp8' if fp8 else options.dtype} in {time.monotonic() - began:.0f} s, {len(found.refused)} refused")
+        for operation, seconds in found.seconds.items():
+            print(f"       {operation:50s} {' '.join(f'{which} {value * 1e3:.3f} ms' for which, value in seconds.items())}", flush=True)
+        if options.table:
+            save_table(results.document["table"], options.table, device=results.document["device"], date=results.document["date"])
+    return results.document["table"]
 
 
 if __name__ == "__main__":

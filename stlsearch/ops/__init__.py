@@ -3,6 +3,7 @@
 from stlsearch.ops.bases import DTYPES, Bases
 from stlsearch.ops.encoded import EncodedWeight, encode_weights
 from stlsearch.ops.fast import fast_matmul
+from stlsearch.ops.fp8 import quantise
 from stlsearch.ops.layout import Layout
 from stlsearch.ops.library import BACKENDS, backend
 from stlsearch.ops.operator import decode, encode_activations, multiply, stl_matmul
@@ -23,6 +24,7 @@ __all__ = [
     "encode_weights",
     "fast_matmul",
     "multiply",
+    "quantise",
     "reference_matmul",
     "stl_matmul",
     "tile_of",

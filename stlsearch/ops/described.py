@@ -37,7 +37,7 @@ class Described(torch.nn.Module):
             saved = dict(json.loads(state.numpy(force=True).tobytes()))
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"the state of {self.noun} holds {type(state).__name__}, not the bytes of a JSON object") from error
-        for key, value in self.description().items():
+        for key, value in {**dict.fromkeys(saved), **self.description()}.items():
             if saved.get(key) != value:
                 raise InputError(f"the state of {self.noun} was saved for {key} {saved.get(key)}, not {value}")
 

@@ -15,6 +15,8 @@ from stlsearch.ops.layout import Layout, check_layout
 from stlsearch.ops.library import encode
 from stlsearch.ops.trees import register
 
+FP8 = torch.float8_e4m3fn
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedWeight:
@@ -26,6 +28,8 @@ class EncodedWeight:
         algorithm_id: the algorithm it was encoded with; no other can decode it.
         layout: how it and its activations are cut into tiles.
         channels: (K,), the order in which channels are cut into tiles, or None as they stand.
+        scales: None, or (r, ceil(N/p)) if it was quantised, see `stlsearch.ops.quantise`: the tensor is then in float8_e4m3fn and, as
+            tensor cores read that, (r, ceil(N/p), ceil(K/m)), its rows to be multiplied by the scales.
     """
 
     tensor: Tensor
@@ -33,11 +37,22 @@ class EncodedWeight:
     algorithm_id: str
     layout: Layout = field(default_factory=Layout)
     channels: Tensor | None = None
+    scales: Tensor | None = None
 
     def to(self, *arguments: Any, **options: Any) -> EncodedWeight:
-        """With the tensor in another dtype or on another device, as `Tensor.to`."""
-        tensor = self.tensor.to(*arguments, **options)
-        return replace(self, tensor=tensor, channels=None if self.channels is None else self.channels.to(tensor.device))
+        """With the tensor in another dtype or on another device, as `Tensor.to`. A quantised one in another dtype is quantised no more.
+
+        Raises:
+            InputError: to float8_e4m3fn, which takes scales.
+        """
+        tensor, scales = self.tensor.to(*arguments, **options), self.scales
+        if tensor.dtype == FP8 != self.tensor.dtype:
+            raise InputError("an encoded weight needs scales in float8_e4m3fn: see stlsearch.ops.quantise")
+        if scales is not None:
+            scales = scales.to(tensor.device)
+            if tensor.dtype != FP8:
+                tensor, scales = (tensor.float() * scales[..., None]).to(tensor.dtype).mT.contiguous(), None
+        return replace(self, tensor=tensor, scales=scales, channels=None if self.channels is None else self.channels.to(tensor.device))
 
 
 def encode_weights(weight: Tensor, algorithm: BilinearAlgorithm | Bases, *, layout: Layout | None = None) -> EncodedWeight:
@@ -89,10 +104,16 @@ def check_tensor(name: str, value: object) -> None:
         raise InputError(f"{name} is a dense tensor, not one of layout {value.layout}")
 
 
+def check_not_quantised(encoded: EncodedWeight) -> None:
+    """Raise `InputError` where a weight in fp8 cannot be used."""
+    if encoded.scales is not None:
+        raise InputError("an encoded weight in float8_e4m3fn is for stl_matmul alone; encoded.to(torch.bfloat16) undoes it")
+
+
 def check_encoded(value: object) -> None:
     """Raise `InputError` unless an argument is an encoded weight."""
     if not isinstance(value, EncodedWeight):
         raise InputError(f"an encoded weight is needed, see encode_weights, not {type(value).__name__}")
 
 
-register(EncodedWeight, "tensor", "channels")
+register(EncodedWeight, "tensor", "channels", "scales")

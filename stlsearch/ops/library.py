@@ -7,6 +7,7 @@ differentiated any number of times. torch.func and forward mode take the plain f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,14 +20,22 @@ from torch.autograd import forward_ad
 
 from stlsearch.errors import InputError
 from stlsearch.ops import compiled, plain
+from stlsearch.ops.tuning import choice
 
-BACKENDS = ("auto", "plain")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton kernels run on CPUs, slowly: Triton decides that when it is imported."""
+
+BACKENDS = ("auto", "plain", "unfused", "fused")
 _backend = "auto"
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Within it, operators run on ``"auto"``, the fastest code there is for each device, or on ``"plain"`` PyTorch.
+    """Within it, operators run on ``"auto"``, the fastest code known for each device, or on ``"plain"`` PyTorch.
+
+    ``"unfused"`` and ``"fused"`` are ``"auto"`` too, but on a GPU products are never, or wherever it is possible, decoded in the kernel
+    that multiplies. ``"auto"`` does that where the device's table says that it is faster, see `stlsearch.ops.tuning`. With
+    TRITON_INTERPRET=1 these two go through the Triton kernels on a CPU, for tests.
 
     For the whole process: backward passes on a GPU run in threads of their own.
 
@@ -46,7 +55,7 @@ def backend(name: str) -> Iterator[None]:
 @cache
 def triton_path() -> ModuleType | None:
     """The Triton kernels, or None where Triton is not installed or the CUDA device is older than it supports."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):  # bfloat16 products begin there
+    if not INTERPRETED and (not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0)):  # where bfloat16 begins
         return None
     try:
         from stlsearch.ops import triton_kernels  # Triton is optional, and slow to import
@@ -57,12 +66,22 @@ def triton_path() -> ModuleType | None:
 
 def module_for(tensor: Tensor) -> ModuleType:
     """The module to run on a tensor's device and dtype."""
-    if _backend == "auto":
+    if _backend != "plain":
+        on_triton = tensor.device.type == "cuda" or (INTERPRETED and _backend in ("unfused", "fused"))
+        if on_triton and tensor.dtype != torch.float64 and (kernels := triton_path()):
+            return kernels
         if tensor.device.type == "cpu" and tensor.dtype in compiled.SUMMED_IN:
             return compiled
-        if tensor.device.type == "cuda" and tensor.dtype != torch.float64 and (kernels := triton_path()):
-            return kernels
     return plain
+
+
+def fuses(planes: Tensor, weight: Tensor, decoder: Tensor, height: int, width: int) -> bool:
+    """Whether the products of planes and an encoded weight are decoded in the kernel that multiplies them."""
+    if _backend == "unfused" or (module := module_for(decoder)) is not triton_path() or not module.can_decode(decoder.dtype, height, width):
+        return False
+    rank, tile_rows, inner = planes.shape
+    found = choice("product_decode", planes.device, planes.dtype, rank, tile_rows, inner, weight.shape[2])
+    return _backend == "fused" or bool(found.get("fused"))
 
 
 @torch.library.custom_op("stlsearch::encode", mutates_args=())

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.ops import library
+from stlsearch.ops import fp8, library
 from stlsearch.ops.bases import Bases, bases_of
-from stlsearch.ops.encoded import EncodedWeight, channel_order, check_encoded, check_tensor
+from stlsearch.ops.encoded import FP8, EncodedWeight, channel_order, check_encoded, check_not_quantised, check_tensor
 from stlsearch.ops.layout import Layout, check_layout
 from stlsearch.ops.parameter import EncodedParameter
 from stlsearch.ops.product import product
@@ -45,7 +45,7 @@ def stl_matmul(
 
     Raises:
         InputError: x is not (..., M, K), dtypes or devices differ, the weight was encoded by another algorithm, a chunk below 1, or
-            an argument of another type.
+            an argument of another type; gradients are wanted of a product with a quantised weight (`stlsearch.ops.quantise`).
     """
     encoded = encoded.value if isinstance(encoded, EncodedParameter) else encoded
     check_tensor("x", x)
@@ -57,20 +57,26 @@ def stl_matmul(
     castable = x.is_floating_point() and x.dtype != torch.float64 and torch.amp.is_autocast_available(x.device.type)
     if castable and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, encoded = x.to(dtype), encoded.to(dtype)
+        x, encoded = x.to(dtype), encoded if encoded.scales is not None else encoded.to(dtype)
         algorithm = algorithm.to(dtype) if isinstance(algorithm, Bases) else algorithm
     bases = bases_of(algorithm, x.dtype, x.device)
     if encoded.algorithm_id != bases.algorithm_id:
         raise InputError(f"the weight was encoded by algorithm {encoded.algorithm_id[:8]}, not by {bases.algorithm_id[:8]}")
-    if (encoded.tensor.dtype, encoded.tensor.device) != (x.dtype, x.device):
+    dtype = x.dtype if encoded.scales is None else FP8
+    if (encoded.tensor.dtype, encoded.tensor.device) != (dtype, x.device):
         raise InputError(f"x is {x.dtype} on {x.device}, the encoded weight {encoded.tensor.dtype} on {encoded.tensor.device}")
     (inner, columns), (_, m, p) = encoded.shape, bases.shape
-    if tuple(encoded.tensor.shape) != (planes := (bases.rank, -(-inner // m), -(-columns // p))):
+    planes = (bases.rank, -(-inner // m), -(-columns // p))
+    if tuple((encoded.tensor if encoded.scales is None else encoded.tensor.mT).shape) != planes:
         raise InputError(f"a weight of shape {inner, columns} is encoded as {planes}, not as {tuple(encoded.tensor.shape)}")
     layout = encoded.layout
     matrix = layout.samples(x if encoded.channels is None else x.index_select(-1, encoded.channels))
     blocks = (layout.rows == "blocks", layout.channels == "blocked", layout.outputs == "blocked")
-    result = product(matrix, bases.U, encoded.tensor, bases.W, bases.shape, encoded.shape[1], blocks, chunk or 0)
+    geometry = (bases.W, bases.shape, encoded.shape[1], blocks, chunk or 0)
+    if encoded.scales is None:
+        result = product(matrix, bases.U, encoded.tensor, *geometry)
+    else:
+        result = fp8.product(matrix, bases.U, encoded.tensor, encoded.scales, *geometry)
     return layout.restore(result, x)
 
 
@@ -99,11 +105,12 @@ def multiply(activations: Tensor, encoded: EncodedWeight | EncodedParameter) -> 
     """The r matrix products of encoded activations and weight: (r, ceil(M/n), ceil(N/p)).
 
     Raises:
-        InputError: activations of another rank, inner size, dtype or device than the weight.
+        InputError: activations of another rank, inner size, dtype or device than the weight, or a quantised weight.
     """
     check_tensor("activations", activations)
     encoded = encoded.value if isinstance(encoded, EncodedParameter) else encoded
     check_encoded(encoded)
+    check_not_quantised(encoded)
     planes = encoded.tensor
     if activations.ndim != 3 or (activations.shape[0], activations.shape[2]) != tuple(planes.shape[:2]):
         raise InputError(f"activations of shape {tuple(activations.shape)} do not fit an encoded weight of shape {tuple(planes.shape)}")

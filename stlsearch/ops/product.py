@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stlsearch.ops import plain
-from stlsearch.ops.library import correlate, encode, module_for, multiply, transformed
+from stlsearch.ops.library import correlate, encode, fuses, module_for, multiply, transformed
 from stlsearch.ops.memory import empty, scratch
 
 CHUNK_BYTES = 1 << 27
@@ -87,7 +87,7 @@ def _product(
     batch, rows, _ = matrix.shape
     result = empty(matrix, batch, rows, columns)
     module = module_for(matrix)
-    pieces = list(_chunks(batch, rows, height, row_blocks, chunk or _automatic(matrix, weight, height)))
+    pieces = list(chunks(batch, rows, height, row_blocks, chunk or automatic_chunk(matrix, weight, height)))
     if module is plain:
         tile, blocks = (height, width, output_width), (row_blocks, column_blocks, output_blocks)
         for piece in pieces:
@@ -97,9 +97,13 @@ def _product(
         for piece in pieces:
             planes, products = views(piece)
             module.encode(matrix[piece], encoder, height, width, row_blocks, column_blocks, into=planes)
-            module.multiply(planes, weight, into=products)
             samples, lines, _ = matrix[piece].shape
-            module.decode(products, decoder, height, output_width, samples, lines, columns, row_blocks, output_blocks, into=result[piece])
+            output = (height, output_width, samples, lines, columns, row_blocks, output_blocks)
+            if fuses(planes, weight, decoder, height, output_width):
+                module.product_decode(planes, weight, decoder, *output, products=products, into=result[piece])
+            else:
+                module.multiply(planes, weight, into=products)
+                module.decode(products, decoder, *output, into=result[piece])
     return result
 
 
@@ -128,14 +132,14 @@ def _planes(matrix: Tensor, weight: Tensor, pieces: list[Piece], height: int) ->
         yield views
 
 
-def _automatic(matrix: Tensor, weight: Tensor, height: int) -> int:
+def automatic_chunk(matrix: Tensor, weight: Tensor, height: int) -> int:
     """The rows of tiles that `CHUNK_BYTES` hold."""
     if matrix.device.type != "cpu" or torch.compiler.is_compiling():  # a graph would hold one copy of the loop's body for each chunk
         return 0
     return max(1, CHUNK_BYTES // max(1, len(weight) * sum(weight.shape[1:]) * weight.element_size()))
 
 
-def _chunks(batch: int, rows: int, height: int, row_blocks: bool, chunk: int) -> Iterator[tuple[slice, slice]]:
+def chunks(batch: int, rows: int, height: int, row_blocks: bool, chunk: int) -> Iterator[tuple[slice, slice]]:
     """Samples and rows whose tiles number `chunk` rows at most, 0 being all; a sample whose tiles come from blocks is never cut."""
     down = -(-rows // height)
     if not chunk or chunk >= batch * down:
@@ -186,8 +190,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
         grads[2] = weight_gradient(matrix, encoder, grad, decoder, ctx.tile, ctx.blocks, ctx.chunk)
     if for_encoder or for_decoder:
         batch, rows, _ = ctx.shape
-        chunk = ctx.chunk or _automatic(grad, weight, height)
-        for samples, lines in _chunks(batch, rows, height, row_blocks, chunk):
+        chunk = ctx.chunk or automatic_chunk(grad, weight, height)
+        for samples, lines in chunks(batch, rows, height, row_blocks, chunk):
             piece, grad_piece = _part(matrix, samples, lines), _part(grad, samples, lines)
             if for_encoder:
                 incoming = encode(grad_piece, decoder, height, output_width, row_blocks, output_blocks)
@@ -238,7 +242,7 @@ def _weight_gradient(
     batch, rows, columns = matrix.shape
     result = empty(matrix, len(encoder), -(-columns // width), -(-grad.shape[2] // output_width))
     module = module_for(matrix)
-    pieces = list(_chunks(batch, rows, height, row_blocks, chunk or _automatic(matrix, result, height)))
+    pieces = list(chunks(batch, rows, height, row_blocks, chunk or automatic_chunk(matrix, result, height)))
     if module is plain:
         tile, blocks = (height, width, output_width), (row_blocks, column_blocks, output_blocks)
         result.zero_()
