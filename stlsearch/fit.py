@@ -288,7 +288,7 @@ def start_from(
             penalty=goal.working_penalty,
             argument=argument,
             lookup=lookup or (lambda wanted: open_registry().get(wanted).algorithm),
-            exact=known_exact,
+            exact=integer_exact,
             monitor=monitor,
         )
     )
@@ -298,6 +298,14 @@ def known_exact(target: Target) -> BilinearAlgorithm:
     """The exact algorithm of least rank from formulas and the shipped ones: never from the user's own registry,
     so that a fit depends on nothing but its arguments and the version."""
     return best_exact(target, shipped_exact())
+
+
+def integer_exact(target: Target) -> BilinearAlgorithm:
+    """What structured starts lose terms from: as `known_exact`, but of the shipped ones only those over Z.
+
+    `strassen` is to be Strassen's algorithm and what composes with it; others have `known:NAME`.
+    """
+    return best_exact(target, [algorithm for algorithm in shipped_exact() if algorithm.ring == "Z"])
 
 
 def solver_dtype(name: str) -> torch.dtype:

@@ -8,7 +8,7 @@ from stlsearch.constructions.classical import laderman, strassen
 from stlsearch.constructions.transforms import compose
 from stlsearch.constructions.transforms import cyclic as moved_round
 from stlsearch.errors import InputError
-from stlsearch.fit import known_exact
+from stlsearch.fit import integer_exact
 from stlsearch.inits import INITS
 from stlsearch.inits.request import NotApplicable, Request
 from stlsearch.solvers import cyclic, cyclic_deflation, lbfgs, lm
@@ -188,7 +188,7 @@ def test_solver_takes_a_start_with_or_without_symmetry_and_refuses_other_targets
 @pytest.mark.parametrize("name", ["cyclic", "orbits"])
 def test_symmetric_starts_need_a_square_tile_and_begin_symmetric(name):
     def request(target, rank):
-        return Request(Problem.of(target), rank, 2, torch.Generator().manual_seed(0), exact=known_exact)
+        return Request(Problem.of(target), rank, 2, torch.Generator().manual_seed(0), exact=integer_exact)
 
     start = INITS[name](request(TWO, 4))
     assert start.settled
@@ -199,19 +199,19 @@ def test_symmetric_starts_need_a_square_tile_and_begin_symmetric(name):
 
 def test_orbits_finishes_term_by_term_and_cannot_start_below_the_rank():
     problem = Problem.of(TWO)
-    start = INITS["orbits"](Request(problem, 5, 2, torch.Generator().manual_seed(0), exact=known_exact))
+    start = INITS["orbits"](Request(problem, 5, 2, torch.Generator().manual_seed(0), exact=integer_exact))
     assert start.factors[0].shape == (2, 5, 4)
     assert start.provenance["parents"]
     with pytest.raises(NotApplicable, match="starts from rank 7"):
-        INITS["orbits"](Request(problem, 8, 2, torch.Generator().manual_seed(0), exact=known_exact))
+        INITS["orbits"](Request(problem, 8, 2, torch.Generator().manual_seed(0), exact=integer_exact))
     three = Problem.of(Target.matmul(3, 3, 3))
     with pytest.raises(NotApplicable, match="no cyclic symmetry"):
-        INITS["orbits"](Request(three, 8, 2, torch.Generator().manual_seed(0), exact=known_exact))
+        INITS["orbits"](Request(three, 8, 2, torch.Generator().manual_seed(0), exact=integer_exact))
 
 
 def test_cyclic_begins_at_a_higher_rank_when_asked_and_loses_orbits():
     problem = Problem.of(TWO)
-    start = INITS["cyclic"](Request(problem, 4, 8, torch.Generator().manual_seed(0), argument="7", exact=known_exact))
+    start = INITS["cyclic"](Request(problem, 4, 8, torch.Generator().manual_seed(0), argument="7", exact=integer_exact))
     assert start.factors[0].shape == (8, 4, 4)
     assert start.provenance["start_rank"] == 7
     assert find_orbits(SHAPE, start.factors) is not None

@@ -12,7 +12,7 @@ from stlsearch.fit import fit
 from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
 
-EXACT_RANKS = {(2, 2, 2): 7, (2, 2, 3): 11, (2, 2, 4): 14, (2, 3, 3): 15, (2, 3, 4): 20, (2, 4, 4): 26, (3, 3, 3): 23, (4, 4, 4): 49}
+EXACT_RANKS = {(2, 2, 2): 7, (2, 2, 3): 11, (2, 2, 4): 14, (2, 3, 3): 15, (2, 3, 4): 20, (2, 4, 4): 26, (3, 3, 3): 23, (4, 4, 4): 48}
 
 
 @pytest.mark.parametrize("shape", sorted({permuted for shape in EXACT_RANKS for permuted in itertools.permutations(shape)}))

@@ -8,7 +8,7 @@ import torch
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.classical import standard_terms, strassen
 from stlsearch.errors import InputError
-from stlsearch.fit import known_exact
+from stlsearch.fit import integer_exact
 from stlsearch.inits import INITS, NAMED, find_init
 from stlsearch.inits.kron import product_basis, split_shape
 from stlsearch.inits.request import NotApplicable, Request, embed
@@ -17,7 +17,7 @@ from stlsearch.targets import Target
 
 
 def make_request(target, rank, restarts=3, seed=0, **options):
-    return Request(Problem.of(target), rank, restarts, torch.Generator().manual_seed(seed), exact=known_exact, **options)
+    return Request(Problem.of(target), rank, restarts, torch.Generator().manual_seed(seed), exact=integer_exact, **options)
 
 
 @pytest.mark.parametrize("name", sorted(set(INITS) - {*NAMED, "modes"}))

@@ -9,7 +9,7 @@ from samples import noisy, strassen
 
 from stlsearch.baselines import best_rotation, truncation
 from stlsearch.errors import InputError
-from stlsearch.fit import fit, known_exact
+from stlsearch.fit import fit, integer_exact
 from stlsearch.inits import pooling
 from stlsearch.inits.modes import modes
 from stlsearch.inits.pooling import pool
@@ -222,7 +222,7 @@ def test_the_pool_holds_distinct_solutions_best_first(metric, monkeypatch):
     problem = Problem.of(TWO, metric=metric)
 
     def starts():
-        return pool(Request(problem, 5, 4, torch.Generator().manual_seed(0), exact=known_exact)).factors
+        return pool(Request(problem, 5, 4, torch.Generator().manual_seed(0), exact=integer_exact)).factors
 
     values = problem.objective(starts(), 1e-3)
     assert len(values) >= 2
