@@ -140,7 +140,7 @@ def command(
     if method not in METHODS:
         raise InputError(f"unknown method {method!r:.20}; valid: {', '.join(METHODS)}")
     if method != "numeric" and target.shape is None:
-        raise InputError(f"--method {method} walks on matrix products, not on {target.slug}; valid: --method numeric")
+        raise InputError(f"--method {method} is for matrix products, not for {target.slug}; valid: --method numeric")
     both = ("flips", "sizes")
     for name, value, owners in (
         ("--max-flips", max_flips, both),

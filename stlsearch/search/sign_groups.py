@@ -4,9 +4,10 @@ A change of basis of an <n,m,p> product is a triple (P, Q, R) that acts by (de G
 
     u -> P u Q^-1,   v -> Q v R^-1,   w -> P w R^-1        u (n, m), v (m, p), w (n, p), the last one of C's entries.
 
-Here P, Q and R are signed permutations, up to their signs: they are orthogonal, they permute the coefficients up to signs, and every group
-whose order is a power of 2 is, over the complex numbers, a group of monomial matrices in some basis. Algorithms that a group
-leaves as they are have its orbits for terms (`stlsearch.search.orbit_equations`).
+Here P, Q and R are signed permutations, up to their signs: they are orthogonal, and they permute the coefficients up to signs, which
+makes symmetric equations sparse. That is a restriction: a group whose order is a power of 2 is monomial in some basis, but with
+roots of unity for entries. Algorithms that a group leaves as they are have its orbits for terms
+(`stlsearch.search.orbit_equations`).
 """
 
 from __future__ import annotations
@@ -53,17 +54,12 @@ class SignGroup:
     def order(self) -> int:
         return len(self.indices)
 
-    @property
-    def is_faithful(self) -> bool:
-        """Whether every element but the identity acts on each of the three spaces."""
-        return bool((self.indices[1:] != 0).all())
-
     def tables(self) -> list[np.ndarray]:
         """Products of places, for each of the three spaces."""
         return [signed_permutations(size).products for size in self.shape]
 
     def signature(self) -> tuple:
-        """How many elements have which |traces|, and traces of the square, in the three spaces: groups of one class agree in it."""
+        """How many elements have which orders, |traces| and traces of the square in the three spaces: groups of one class agree in it."""
         tables = [signed_permutations(size) for size in self.shape]
         kinds = Counter(tuple(tuple(map(int, t.kinds[i])) for t, i in zip(tables, element, strict=True)) for element in self.indices)
         return tuple(sorted(kinds.items()))
@@ -140,11 +136,11 @@ def signed_permutations(size: int) -> SignedPermutations:
     return SignedPermutations(elements, products, orders, np.stack([orders, traces, squares], axis=1))
 
 
-def random_groups(shape: tuple[int, int, int], order: int, generator: np.random.Generator, repeats: int = 2) -> Iterator[SignGroup]:
-    """Groups of an order, at most `repeats` of every `signature`, until no new one turns up in `ATTEMPTS` draws.
+def random_groups(shape: tuple[int, int, int], order: int, generator: np.random.Generator, repeats: int = 2) -> Iterator[SignGroup | None]:
+    """Groups of an order, at most `repeats` of every `signature`, until no new one turns up in `ATTEMPTS` draws; None for a draw in vain.
 
-    They are faithful in all three spaces where the sizes allow it. If the order is a power of a prime, P, Q and R are drawn from a
-    Sylow subgroup, which loses nothing: every group of that order lies in one up to a change of basis.
+    They are faithful in all three spaces where these have enough elements. If the order is a power of a prime, P, Q and R are drawn from a
+    Sylow subgroup, which loses nothing: every group of signed permutations of that order lies in one up to a change of basis.
 
     Raises:
         InputError: an order below 2 or beyond `LARGEST_ORDER`, or a size beyond `LARGEST_SIZE`.
@@ -154,21 +150,20 @@ def random_groups(shape: tuple[int, int, int], order: int, generator: np.random.
     pools = [_pool(size, order) for size in shape]
     orders = {int(signed_permutations(size).orders[each]) for size, pool in zip(shape, pools, strict=True) for each in pool}
     if any(all(each % prime for each in orders) for prime in _primes(order)):
-        return  # a group of this order would hold an element of this prime order
+        raise InputError(f"signed permutations of sizes {'x'.join(map(str, shape))} have no group of order {order}")
     faithful = all(len(pool) >= order for pool in pools)
     seen: Counter[tuple] = Counter()
     idle = 0
     while idle < ATTEMPTS:
         triples = _drawn(shape, order, pools, faithful, generator)
         idle += 1
-        if triples is None:
+        group = None if triples is None else SignGroup.of(shape, triples)
+        if group is None or seen[group.signature()] == repeats:
+            yield None
             continue
-        group = SignGroup.of(shape, triples)
-        signature = group.signature()
-        if seen[signature] < repeats:
-            seen[signature] += 1
-            idle = 0
-            yield group
+        seen[group.signature()] += 1
+        idle = 0
+        yield group
 
 
 @cache
@@ -179,17 +174,18 @@ def _pool(size: int, order: int) -> tuple[int, ...]:
     candidates = [number for number in range(len(table.orders)) if order % int(table.orders[number]) == 0]
     if len(primes) > 1:
         return tuple(candidates)
-    powers = {primes[0] ** exponent for exponent in range(20)}
-    sylow: tuple[int, ...] = (0,)
-    grown = True
-    while grown:  # a subgroup of prime power order that no element enlarges to another one is a Sylow subgroup
-        grown = False
-        for number in range(len(table.orders)):
-            if int(table.orders[number]) in powers and number not in sylow:
-                closed = _closure((size,), [(each,) for each in (*sylow, number)], len(table.orders))
-                if closed is not None and len(closed) in powers:
-                    sylow, grown = tuple(sorted(i for (i,) in closed)), True
-    return tuple(number for number in sylow if order % int(table.orders[number]) == 0)
+    largest = 1
+    while len(table.orders) % (largest * primes[0]) == 0:
+        largest *= primes[0]
+    # A subgroup of prime power order that no element enlarges to another one is a Sylow subgroup.
+    generators: list[tuple[int, ...]] = []
+    sylow: set[tuple[int, ...]] = {(0,)}
+    for number in range(len(table.orders)):
+        if largest % int(table.orders[number]) == 0 and (number,) not in sylow:
+            closed = _closure((size,), [*generators, (number,)], largest)
+            if closed is not None and largest % len(closed) == 0:
+                generators, sylow = [*generators, (number,)], closed
+    return tuple(sorted(number for (number,) in sylow if order % int(table.orders[number]) == 0))
 
 
 def _primes(order: int) -> list[int]:

@@ -38,6 +38,7 @@ CLOSE = 1e-9  # missing products that are worth polishing: what is left is the r
 POLISH = ((1e-7, 100), (0.0, 60))  # ridge and steps
 SOLVED = 1e-22
 UNBOUNDED = 20.0  # coefficient of a solution that is on its way to infinity
+PASSED = 100  # groups without orbits that make up the rank before a search is given up
 SEQUENCES = 3  # of pinning, for one solution
 
 
@@ -78,7 +79,7 @@ def discover_symmetric(
         ring: Z, Z[1/2] or Q, where an algorithm must lie to count.
         max_starts: of fits, with all groups together.
         threads: fits side by side; the results do not depend on them.
-        callback: told the figures after every group and every solution; returning True ends the search.
+        callback: told the figures after every fit; returning True ends the search.
 
     Raises:
         InputError: a target that is no matrix product of sizes up to 5, an order outside 2 to 64 or a rank that makes no
@@ -125,36 +126,53 @@ def _provenance(solution: Solution, seed: int, ring: str) -> dict[str, object]:
 
 
 def _solutions(target: Target, rank: int, order: int, seed: int, max_starts: int, threads: int, stats: Stats) -> Iterator[Solution | None]:
-    """The first solution of every group that has one among its starts; None after every batch of fits."""
+    """The first solution of every group that has one among its starts; None after every fit, and after what was drawn in vain."""
     assert target.shape is not None
-    number = -1
-    with ThreadPoolExecutor(threads) as pool:
-        for number, group in enumerate(random_groups(target.shape, order, np.random.default_rng([seed, 0]))):
+    number, fitting, passed = -1, 0, 0
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for group in random_groups(target.shape, order, np.random.default_rng([seed, 0])):
+            if group is None:
+                yield None
+                continue
+            number += 1
             equations = orbit_equations(target, rank, group, np.random.default_rng([seed, number, 2]))
             if equations is None:
-                continue
-            best = np.inf
-            for batch in range(BATCHES):
-                first = batch * BATCH
-                last = min(first + BATCH, first + max_starts - stats.starts)
-                fit = partial(_fit, equations, [seed, number, 3], SCREENING_STEPS if batch == 0 else STEPS)
-                fits = list(pool.map(fit, range(first, last)))
-                stats.starts, stats.fits = stats.starts + len(fits), stats.fits + len(fits)
-                solved = [(start, x) for start, (x, missing) in enumerate(fits, first) if missing < CLOSE]
-                polished = next(((start, y) for start, x in solved if (y := _polished(equations, x)) is not None), None)
-                if polished is not None:
-                    stats.converged += 1
-                    start, x = polished
-                    yield Solution(equations.expand(x), group, number, start, equations.sizes())
+                passed += 1
+                if not fitting and passed == PASSED:
                     break
                 yield None
+                continue
+            fitting += 1
+            for solution in _of_group(equations, group, number, seed, max_starts, stats, pool):
+                yield solution
                 if stats.starts >= max_starts:
                     return
-                best = min(best, *(missing for _, missing in fits))
-                if best > PROMISING:
-                    break
-    if number < 0:
-        raise InputError(f"signed permutations of the sizes of {target.slug} have no group of order {order}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not fitting:
+        rest = f" with orbits that make up rank {rank}: try a smaller one" if passed else ""
+        raise InputError(f"no group of order {order} was found for {target.slug}{rest}")
+
+
+def _of_group(
+    equations: OrbitEquations, group: SignGroup, number: int, seed: int, max_starts: int, stats: Stats, pool: ThreadPoolExecutor
+) -> Iterator[Solution | None]:
+    """None after every fit, and the first solution."""
+    best = np.inf
+    for batch in range(BATCHES):
+        first = batch * BATCH
+        last = min(first + BATCH, first + max_starts - stats.starts)
+        fit = partial(_fit, equations, [seed, number, 3], SCREENING_STEPS if batch == 0 else STEPS)
+        for start, (x, missing) in enumerate(pool.map(fit, range(first, last)), first):
+            stats.starts, stats.fits, best = stats.starts + 1, stats.fits + 1, min(best, missing)
+            if missing < CLOSE and (polished := _polished(equations, x)) is not None:
+                stats.converged += 1
+                yield Solution(equations.expand(polished), group, number, start, equations.sizes())
+                return
+            yield None
+        if best > PROMISING:
+            return
 
 
 def _fit(equations: OrbitEquations, seed: list[int], steps: int, start: int) -> tuple[np.ndarray, float]:
