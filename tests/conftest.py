@@ -24,3 +24,22 @@ def _kernels(monkeypatch):
 def _seeded():
     """Layers draw their weights from PyTorch's own generator: the same in every run, whichever tests run before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs a command on a registry of the test's own, tmp_path / "registry"; gives exit code, stdout and stderr."""
+    from stlsearch.commands import main  # not by every test
+
+    def call(*arguments):
+        code = main([*arguments, "--registry", str(tmp_path / "registry")])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def nothing_shipped(monkeypatch):
+    """Commands see no registry but the test's own."""
+    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)

@@ -17,18 +17,6 @@ CHECKOUT = Path(__file__).parent.parent
 QUICK = ["--init", "random", "--restarts", "4", "--iterations", "20"]
 
 
-@pytest.fixture
-def run(tmp_path, capsys):
-    """Run a command on an empty registry; gives exit code, stdout and stderr."""
-
-    def call(*args):
-        code = main([args[0], *args[1:], "--registry", str(tmp_path / "registry")])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def test_fit_prints_measures_and_registers_the_basis(run, tmp_path):
     code, out, err = run("fit", "--tile", "2", "--rank", "5", *QUICK)
     assert code == 0

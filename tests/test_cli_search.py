@@ -12,7 +12,6 @@ from processes import interruptible
 from test_gaussian_rounding import in_complex_basis
 from test_rounding import numeric
 
-from stlsearch.commands import main
 from stlsearch.constructions.classical import strassen
 from stlsearch.parents import Parents
 from stlsearch.registry.codec import loads
@@ -21,21 +20,6 @@ from stlsearch.solvers.polish import Goal
 from stlsearch.targets import Target
 
 CHECKOUT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    def call(*args):
-        code = main([*args, "--registry", str(tmp_path / "registry")])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def nothing_shipped(monkeypatch):
-    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)
 
 
 def test_search_finds_strassen_s_rank_and_records_how(run, nothing_shipped):

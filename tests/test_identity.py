@@ -14,7 +14,6 @@ from identity_samples import complex_product, disguised, flipped, modulo, shippe
 from samples import definition, gaussian, halves, karatsuba, noisy, strassen_mod_2
 
 from stlsearch.algorithm import BilinearAlgorithm
-from stlsearch.commands import main
 from stlsearch.constructions.classical import laderman, standard, strassen, winograd
 from stlsearch.constructions.transforms import compose, cyclic, direct_sum, permute, sandwich, transpose
 from stlsearch.errors import InputError
@@ -348,16 +347,6 @@ def test_linear_algebra_modulo_a_prime():
         assert not product(low, basis.T, p).any()
     with pytest.raises(InputError, match="singular"):
         inverse(np.array([[1, 1], [1, 1]]), 2)
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    def call(*args):
-        code = main([*args, "--registry", str(tmp_path / "registry")])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_same_at_the_command_line(run, tmp_path):

@@ -344,16 +344,6 @@ def test_bad_input_is_one_clear_line(call, message):
 # The command.
 
 
-@pytest.fixture
-def run(tmp_path, capsys):
-    def call(*args):
-        code = main([*args, "--registry", str(tmp_path / "registry")])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def test_lift_stores_what_it_found_and_how(run, tmp_path, monkeypatch):
     monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)
     registry = Registry(tmp_path / "registry")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from samples import definition, gaussian, noisy, strassen_mod_2
 
-from stlsearch.commands import main
 from stlsearch.constructions.classical import laderman, standard, strassen, toom
 from stlsearch.constructions.expression import construct
 from stlsearch.constructions.transforms import direct_sum, sandwich
@@ -159,25 +158,14 @@ def test_the_callback_ends_a_climb_and_sees_the_pools():
     assert found.provenance["ended"] == "stopped"
 
 
-@pytest.fixture
-def run(tmp_path, capsys):
-    def call(*args):
-        code = main([*args, "--registry", str(tmp_path)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def test_command(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)  # what is shipped in another basis would be named instead
+def test_command(run, nothing_shipped, tmp_path):  # what is shipped in another basis would be named instead
     search = ["search", "--tile", "2x2x3", "--rank", "11", "--walkers", "1"]
     code, out, _ = run(*search, "--method", "sizes", "--start", "strassen", "--start", "standard(2,2,3)", "--json")
     assert code == 0
     told = json.loads(out)
     assert told["reached"]
     assert told["algorithm"]["rank"] == 11
-    stored = json.loads(next(tmp_path.glob("2x2x3_r11_Z_*.json")).read_text())["provenance"]
+    stored = json.loads(next((tmp_path / "registry").glob("2x2x3_r11_Z_*.json")).read_text())["provenance"]
     assert stored["command"].endswith("--method sizes --walkers 1 --start strassen --start 'standard(2,2,3)'")
 
 
@@ -186,7 +174,7 @@ def test_registered_starts_are_recorded_by_name(run, tmp_path, monkeypatch):
     monkeypatch.setattr(climbing, "STINT", 5000)
     code, _, _ = run("search", "--tile", "2x2x6", "--rank", "21", "--method", "sizes", "--start", "registered", "--walkers", "1")
     assert code == 0
-    stored = json.loads(next(tmp_path.glob("2x2x6_r21_Z_*.json")).read_text())["provenance"]
+    stored = json.loads(next((tmp_path / "registry").glob("2x2x6_r21_Z_*.json")).read_text())["provenance"]
     names = [each["name"] for each in stored["parents"]]
     assert any(name.startswith("2x2x4_r14_Z_") for name in names)
     assert all(f"--start {name}" in stored["command"] for name in names)
@@ -198,7 +186,7 @@ def test_every_size_that_lies_lower_than_what_is_registered_is_stored(run, tmp_p
     code, _, err = run(*search)
     assert code == 0
     assert err.count("also saved") == 1
-    assert sorted(path.name.rpartition("_")[0] for path in tmp_path.iterdir()) == ["2x2x6_r21_Z", "2x2x7_r25_Z"]
+    assert sorted(path.name.rpartition("_")[0] for path in (tmp_path / "registry").iterdir()) == ["2x2x6_r21_Z", "2x2x7_r25_Z"]
 
 
 @pytest.mark.parametrize(

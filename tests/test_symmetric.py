@@ -8,7 +8,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from stlsearch.commands import main
 from stlsearch.errors import InputError
 from stlsearch.search.orbit_equations import orbit_equations
 from stlsearch.search.sign_groups import SignGroup, random_groups, signed_permutations
@@ -227,25 +226,16 @@ def test_default_orders():
     assert default_order(Target.matmul(3, 4, 4)) == 2
 
 
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("stlsearch.registry.store.shipped_folder", lambda: None)
-
-    def call(*words):
-        code = main(["search", "--tile", "2", "--rank", "7", "--registry", str(tmp_path), *words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+SEARCH = ("search", "--tile", "2", "--rank", "7")
 
 
-def test_command_registers_what_it_finds_and_the_command_that_makes_it_again(run, tmp_path):
-    code, out, _ = run("--method", "symmetric", "--json")
+def test_command_registers_what_it_finds_and_the_command_that_makes_it_again(run, nothing_shipped, tmp_path):
+    code, out, _ = run(*SEARCH, "--method", "symmetric", "--json")
     told = json.loads(out)
     assert code == 0
     assert told["reached"]
     assert told["exact"] == 1
-    stored = json.loads(next(tmp_path.glob("2x2x2_r7_*.json")).read_text())
+    stored = json.loads(next((tmp_path / "registry").glob("2x2x2_r7_*.json")).read_text())
     assert "--method symmetric --group-order 2" in stored["provenance"]["command"]
     assert stored["provenance"]["generators"].startswith("[")
 
@@ -260,7 +250,7 @@ def test_command_registers_what_it_finds_and_the_command_that_makes_it_again(run
     ],
 )
 def test_bad_commands_say_so_in_one_line(run, tmp_path, words, message):
-    code, _, told = run(*words)
+    code, _, told = run(*SEARCH, *words)
     assert code == 2
     assert message in told
-    assert not list(tmp_path.glob("*.json"))
+    assert not list(tmp_path.rglob("*.json"))

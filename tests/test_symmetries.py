@@ -8,7 +8,6 @@ import networkx
 import pytest
 from identity_samples import disguised, modulo, shipped
 
-from stlsearch.commands import main
 from stlsearch.constructions.classical import laderman, standard, strassen, winograd
 from stlsearch.constructions.transforms import compose
 from stlsearch.identity.certificate import verify_certificate
@@ -16,16 +15,6 @@ from stlsearch.identity.colours import Invariants
 from stlsearch.identity.stabiliser import symmetries
 from stlsearch.identity.terms import Terms
 from stlsearch.registry.codec import dumps
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    def call(*args):
-        code = main([*args, "--registry", str(tmp_path / "registry")])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 
-from stlsearch.solvers.machine_code import FAST, compiled
+from stlsearch.solvers.machine_code import compiled
 from stlsearch.solvers.simd import BYTES, intrinsic, load, plus_product, splat, store
 
 STRIP = 512  # tiles side by side in the buffers
@@ -52,7 +52,7 @@ def _narrow(typing, array, value):  # type: ignore[no-untyped-def]
     return array.dtype(array, value), generate
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _combine(starts, entries, coefficients, source, target, count):  # type: ignore[no-untyped-def]
     """target[s] = sum_e coefficients[e] source[entries[e]], e from starts[s] to starts[s + 1], at the first `count` places."""
     inputs, outputs = source.size // STRIP, starts.size - 1
@@ -66,7 +66,7 @@ def _combine(starts, entries, coefficients, source, target, count):  # type: ign
             s += 1
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _combine_rows(first, coefficients, source, target, s, inputs, count):  # type: ignore[no-untyped-def]
     """Four rows without zeros: what is loaded is used four times, so that arithmetic and not loading is the limit."""
     lanes = BYTES // source.itemsize
@@ -97,7 +97,7 @@ def _combine_rows(first, coefficients, source, target, s, inputs, count):  # typ
         store(target, to + 3 * stride + 1, h)
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _combine_row(begin, end, entries, coefficients, source, target, s, count):  # type: ignore[no-untyped-def]
     """One row, its zeros left out."""
     lanes = BYTES // source.itemsize
@@ -120,7 +120,7 @@ def _combine_row(begin, end, entries, coefficients, source, target, s, count):  
         store(target, to + 3, d)
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _take_apart(row, first, columns, column_blocks, across, width, count, places):  # type: ignore[no-untyped-def]
     """places[c][k] = row[column(first + k, c)], zeros beyond the row, for tiles first .. first + count."""
     if column_blocks:
@@ -157,7 +157,7 @@ def _take_apart(row, first, columns, column_blocks, across, width, count, places
             places[c * STRIP + whole] = _widen(row[column]) if column < columns else 0
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _put_together(row, first, columns, column_blocks, across, width, count, places):  # type: ignore[no-untyped-def]
     """row[column(first + k, c)] = places[c][k] where the row has that column: the way back from `_take_apart`."""
     if column_blocks:
@@ -194,7 +194,7 @@ def _put_together(row, first, columns, column_blocks, across, width, count, plac
                 row[column] = _narrow(row, places[c * STRIP + whole])
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def encode_rows(  # type: ignore[no-untyped-def]
     planes, matrix, starts, entries, coefficients,
     rows, columns, batch_stride, row_stride, height, width, row_blocks, column_blocks,
@@ -222,7 +222,7 @@ def encode_rows(  # type: ignore[no-untyped-def]
                     to[k] = _narrow(planes, sums[k])
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def decode_rows(  # type: ignore[no-untyped-def]
     planes, matrix, starts, entries, coefficients,
     rows, columns, batch_stride, row_stride, height, width, row_blocks, column_blocks,

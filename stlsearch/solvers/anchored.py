@@ -89,7 +89,8 @@ def anchored_sweeps(factors: list[np.ndarray], plans: list[Plan], penalties: np.
     """ALS sweeps in place: U, then V, then W, once per row of `penalties`.
 
     The terms are balanced every `BALANCE_EVERY` sweeps, but not under GRID: the grid knows which scale is right. What a lane
-    comes to does not depend on its neighbours, bit by bit.
+    comes to does not depend on its neighbours, nor on whether the code was compiled just now or read back from the disk,
+    bit by bit.
 
     Args:
         factors: U, V, W of shape (dims[mode], r, lanes) and any strides, one floating dtype; float32 is twice as fast.

@@ -11,9 +11,6 @@ from typing import Any
 
 from numba import njit
 
-# Sums may be reordered and contracted, but NaN and infinity keep their meaning.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
-
 
 def compiled(**options: Any) -> Callable:
     """`numba.njit` without the interpreter's lock, the machine code kept on the disk where there is a place for it."""

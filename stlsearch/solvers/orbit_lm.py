@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stlsearch.solvers.machine_code import FAST, compiled
+from stlsearch.solvers.machine_code import compiled
 
+FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums may be reordered and contracted, but NaN and infinity keep their meaning
 HOPELESS = 0.5  # missing products after `patience` steps at which a start is given up
 TRIES = 6  # dampings tried in a step
 SOLVED = 1e-24

@@ -3,6 +3,9 @@
 numba has no vector type: it leaves loops to LLVM's vectoriser, which tests at every short loop whether the arrays overlap and
 keeps sums in memory. These few operations say what is meant. `load` and `store` count in vectors, so no address needs a
 multiplication by the number of lanes. Machines with shorter registers use two or four of them for one vector.
+
+Nothing here may be reordered: code that numba has just compiled and the same code read back from the disk are optimised in
+different company, and a seed has to lead to the same digits in both.
 """
 
 from __future__ import annotations
@@ -17,11 +20,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, register_model
 
-from stlsearch.solvers.machine_code import FAST
-
 intrinsic: Any = numba_intrinsic  # its own type would have callers pass the typing context
 BYTES = 64
-FLAGS = tuple(sorted(FAST))
 
 
 def width(dtype: np.dtype | type) -> int:
@@ -121,22 +121,23 @@ def _ternary(emit: Callable) -> Any:
 
 
 def _llvm(name: str) -> Callable:
-    def emit(builder: Any, x: Any) -> Any:
-        suffix = f".v{x.type.count}f{64 if isinstance(x.type.element, ir.DoubleType) else 32}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type]), name + suffix)
-        return builder.call(function, [x])
+    def emit(builder: Any, *values: Any) -> Any:
+        kind = values[0].type
+        suffix = f".v{kind.count}f{64 if isinstance(kind.element, ir.DoubleType) else 32}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * len(values)), name + suffix)
+        return builder.call(function, values)
 
     return emit
 
 
-add = _binary(lambda builder, x, y: builder.fadd(x, y, flags=FLAGS))
-subtract = _binary(lambda builder, x, y: builder.fsub(x, y, flags=FLAGS))
-multiply = _binary(lambda builder, x, y: builder.fmul(x, y, flags=FLAGS))
+add = _binary(lambda builder, x, y: builder.fadd(x, y))
+subtract = _binary(lambda builder, x, y: builder.fsub(x, y))
+multiply = _binary(lambda builder, x, y: builder.fmul(x, y))
 divide = _binary(lambda builder, x, y: builder.fdiv(x, y))
 largest = _binary(lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
 smallest = _binary(lambda builder, x, y: builder.select(builder.fcmp_ordered("<", x, y), x, y))
 # z + x y and z - x y: one instruction where there is one
-plus_product = _ternary(lambda builder, x, y, z: builder.fadd(builder.fmul(x, y, flags=FLAGS), z, flags=FLAGS))
-minus_product = _ternary(lambda builder, x, y, z: builder.fsub(z, builder.fmul(x, y, flags=FLAGS), flags=FLAGS))
+plus_product = _ternary(_llvm("llvm.fmuladd"))
+minus_product = _ternary(lambda builder, x, y, z: _llvm("llvm.fmuladd")(builder, builder.fneg(x), y, z))
 square_root = _unary(_llvm("llvm.sqrt"))
 nearest = _unary(_llvm("llvm.rint"))

@@ -1,0 +1,52 @@
+"""Compiled kernels: a seed leads to the same digits whether the code has just been compiled or was read back from the disk."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SWEEPS = """
+import hashlib
+import numpy as np
+from stlsearch.solvers import anchored
+from stlsearch.solvers.plan import Plan
+from stlsearch.targets import Target
+
+tensor = Target.matmul(2, 3, 3).tensor.astype(float)
+generator = np.random.default_rng(0)
+factors = [generator.standard_normal((extent, 15, 16)) for extent in tensor.shape]
+plans = [Plan.of(tensor, mode) for mode in range(3)]
+anchored.anchored_sweeps(factors, plans, np.full(9, 1e-3), anchored.Anchors.sparse(9, 0.1, 0.1, 0.01))
+hits = sum(anchored._sweep_blocks.stats.cache_hits.values())
+"""
+
+ORBITS = """
+import hashlib
+import numpy as np
+from stlsearch.search.orbit_equations import orbit_equations
+from stlsearch.search.sign_groups import random_groups
+from stlsearch.search.symmetric import _fit
+from stlsearch.solvers.orbit_lm import solve
+from stlsearch.targets import Target
+
+group = next(group for group in random_groups((3, 3, 3), 2, np.random.default_rng(0)) if group is not None)
+equations = orbit_equations(Target.matmul(3, 3, 3), 23, group, np.random.default_rng(0))
+factors = [_fit(equations, [0], 30, start)[0] for start in range(3)]
+hits = sum(solve.stats.cache_hits.values())
+"""
+
+REPORT = """
+print(hits, hashlib.sha256(b"".join(factor.tobytes() for factor in factors)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("script", [SWEEPS, ORBITS], ids=["als", "symmetric"])
+def test_code_read_back_from_the_disk_comes_to_the_same_digits(script, tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    outputs = [
+        subprocess.run([sys.executable, "-c", script + REPORT], env=environment, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    ]
+    assert [hits for hits, _ in outputs] == ["0", "1"]
+    assert outputs[0][1] == outputs[1][1]
