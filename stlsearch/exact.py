@@ -103,6 +103,12 @@ class ExactMatrix:
 Factors = tuple[ExactMatrix, ExactMatrix, ExactMatrix]
 
 
+def without_null_terms(factors: Sequence[ExactMatrix]) -> list[ExactMatrix]:
+    """U, V, W without the terms of which a factor is zero: the same bilinear map with fewer products."""
+    kept = np.flatnonzero(np.all([(factor.to_float() != 0).any(axis=1) for factor in factors], axis=0))
+    return [factor.take(kept) for factor in factors]
+
+
 def modulus_of(ring: str) -> int | None:
     """The prime p of a ring named Zp (Z2, Z3, ...), None for rings of characteristic 0."""
     match = re.fullmatch(r"Z([1-9][0-9]{0,5})", ring)

@@ -9,7 +9,7 @@ from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.constructions.classical import laderman, standard, strassen
 from stlsearch.constructions.transforms import sandwich
 from stlsearch.errors import InputError
-from stlsearch.exact import ExactMatrix, check_ring
+from stlsearch.exact import ExactMatrix, check_ring, without_null_terms
 from stlsearch.targets import Target
 
 
@@ -85,3 +85,13 @@ def test_normal_form_keeps_the_map_and_both_measures(algorithm):
     assert norms[0] == pytest.approx(norms[1])
     assert norms[0] == pytest.approx(norms[2])
     assert (np.diff(norms[0]) <= 1e-12).all()
+
+
+def test_terms_of_which_any_factor_is_zero_are_null():
+    U = ExactMatrix.make([[1, 0], [0, 0], [1, 2], [0, 3]], 2)
+    V = ExactMatrix.make([[1, 0], [1, 1], [0, 0], [0, 0]], 1, [[0, 0], [0, 0], [0, 0], [0, 1]])
+    W = ExactMatrix.make([[1, 1], [1, 1], [1, 1], [1, 1]])
+    kept = without_null_terms([U, V, W])
+    np.testing.assert_array_equal(kept[0].to_float(), [[0.5, 0], [0, 1.5]])
+    np.testing.assert_array_equal(kept[1].to_float(), [[1, 0], [0, 1j]])
+    assert kept[2].shape == (2, 2)

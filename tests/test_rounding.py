@@ -131,6 +131,15 @@ def test_strassen_comes_back_from_a_random_basis(ring):
     assert found.provenance["parents"] == [{"id": start.id, "name": start.name}]
 
 
+def test_a_term_that_vanishes_is_left_out():
+    padded = [np.pad(factor, ((0, 1), (0, 0))) for factor in (strassen().U, strassen().V, strassen().W)]
+    padded[0][-1] = padded[1][-1] = 1
+    start = numeric(BilinearAlgorithm.from_floats(Target.matmul(2, 2, 2), *padded), seed=3)
+    for ring in ("Z", "Q(i)"):
+        (found,) = round_algorithm(start, ring).algorithms
+        assert (found.rank, found.error) == (7, 0)
+
+
 def test_random_bases_keep_the_map_exact():
     target = Target.matmul(2, 3, 2)
     factors = random_bases(lanes_of(standard_terms(target), 4), target, np.random.default_rng(0))

@@ -337,7 +337,7 @@ def _numeric(
         emit_json({"algorithms": algorithms, "target_rank": rank, "reached": reached, **figures(found)})
     else:
         for each in kept.values():
-            rows = [("name", each.entry.algorithm.name), ("rank", str(rank)), *_measures(each.entry), saved_row(each)]
+            rows = [("name", each.entry.algorithm.name), ("rank", str(each.entry.algorithm.rank)), *_measures(each.entry), saved_row(each)]
             click.echo(table(rows) + "\n")
         click.echo(progress(found.stats) + f"; {'stopped' if watch.interrupted else found.status}")
     if watch.interrupted:

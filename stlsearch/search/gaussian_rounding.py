@@ -16,7 +16,7 @@ import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import EXACT_RINGS
+from stlsearch.exact import EXACT_RINGS, without_null_terms
 from stlsearch.search.complex_fits import complex_solutions
 from stlsearch.search.frames import framed
 from stlsearch.search.gaussian import gaussian_factors
@@ -138,7 +138,7 @@ def _exact(factors: Sequence[np.ndarray], target: Target, ring: str, provenance:
     if (exact := gaussian_factors(factors)) is None:
         return None
     try:
-        found = BilinearAlgorithm.from_exact(target, *exact, provenance=provenance)
+        found = BilinearAlgorithm.from_exact(target, *without_null_terms(exact), provenance=provenance)
     except InputError:  # a number that looks like a fraction and is none
         return None
     return found if lies_in(found, ring) else None

@@ -75,7 +75,7 @@ def orbit_equations(target: Target, rank: int, group: SignGroup, generator: np.r
         target: a matrix product of the group's shape.
     """
     source, sign = _action(group)
-    chosen = _orbits(group, rank, generator)
+    chosen = _orbits(group, rank, source, sign, generator)
     if chosen is None:
         return None
     subgroups, signs = chosen
@@ -120,14 +120,15 @@ def _entry_orbits(dims: tuple[int, ...], source: np.ndarray, sign: np.ndarray) -
     return np.ascontiguousarray(entries[first]), np.sqrt(len(source) / fixed[first])
 
 
-def _orbits(group: SignGroup, rank: int, generator: np.random.Generator) -> tuple[list[np.ndarray], list[list[np.ndarray]]] | None:
+def _orbits(
+    group: SignGroup, rank: int, source: np.ndarray, sign: np.ndarray, generator: np.random.Generator
+) -> tuple[list[np.ndarray], list[list[np.ndarray]]] | None:
     """For every orbit the subgroup that fixes its term, and the subgroup's signs on u, v and w."""
     free, rest = divmod(rank, group.order)
     trivial = np.zeros(1, np.int64)
     subgroups, signs = [trivial] * free, [[np.ones(1)] * 3] * free
     if not rest:
         return subgroups, signs
-    source, sign = _action(group)
     smaller = [each for each in group.subgroups() if len(each) > 1]
     for _ in range(DRAWS):
         fitting = [each for each in smaller if group.order // len(each) <= rest]

@@ -19,7 +19,7 @@ import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import ExactMatrix
+from stlsearch.exact import ExactMatrix, without_null_terms
 from stlsearch.search.gaussian_rounding import PLAIN, RINGS, height, lies_in, plain_algorithm, real_form
 from stlsearch.search.pinning import POLISHED, SOLVED
 from stlsearch.search.rounding import GRIDS, Discovery, Effort, Lanes, Stats, missing_products, round_once, take
@@ -192,7 +192,7 @@ def _exact(rounded: Lanes, lane: int, denominator: int, target: Target, ring: st
 def _checked(target: Target, exact: Sequence[ExactMatrix], ring: str, provenance: dict) -> BilinearAlgorithm | None:
     """The algorithm when it is exact and lies in `ring`."""
     try:
-        found = BilinearAlgorithm.from_exact(target, *exact, provenance={**provenance, "ring": ring})
+        found = BilinearAlgorithm.from_exact(target, *without_null_terms(exact), provenance={**provenance, "ring": ring})
     except InputError:
         return None
     return found if lies_in(found, ring) else None

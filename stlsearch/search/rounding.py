@@ -29,7 +29,7 @@ import numpy as np
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.errors import InputError
-from stlsearch.exact import ExactMatrix
+from stlsearch.exact import ExactMatrix, without_null_terms
 from stlsearch.search.gauge import normalise
 from stlsearch.solvers.anchored import Anchors, anchored_sweeps
 from stlsearch.solvers.plan import Plan
@@ -113,7 +113,7 @@ class Discovery:
     """The exact algorithms found, in the order they were found, and how it went.
 
     Attributes:
-        status: "reached" the count asked for, "budget" (of starts) used up, or "stopped" by the callback.
+        status: "reached" the count asked for, "budget" used up (of starts, or of groups to draw), or "stopped" by the callback.
     """
 
     algorithms: list[BilinearAlgorithm]
@@ -299,7 +299,7 @@ def _kicked(lanes: _Pool, seed: int, deviation: float) -> Lanes:
 
 def _verified(target: Target, integers: list[np.ndarray], denominator: int, ring: str, how: dict) -> BilinearAlgorithm | None:
     """The algorithm, checked again in exact arithmetic; None for one outside the ring, which a large integer may hide."""
-    matrices = [ExactMatrix.make(part, denominator) for part in integers]
+    matrices = without_null_terms([ExactMatrix.make(part, denominator) for part in integers])
     try:
         return BilinearAlgorithm.from_exact(target, *matrices, provenance={"solver": "rounding", "ring": ring, **how})
     except InputError:

@@ -151,7 +151,7 @@ def random_groups(shape: tuple[int, int, int], order: int, generator: np.random.
     orders = {int(signed_permutations(size).orders[each]) for size, pool in zip(shape, pools, strict=True) for each in pool}
     if any(all(each % prime for each in orders) for prime in _primes(order)):
         raise InputError(f"signed permutations of sizes {'x'.join(map(str, shape))} have no group of order {order}")
-    faithful = all(len(pool) >= order for pool in pools)
+    faithful = all(len(signed_permutations(size).orders) % order == 0 for size in shape)
     seen: Counter[tuple] = Counter()
     idle = 0
     while idle < ATTEMPTS:

@@ -54,7 +54,7 @@ class Solution:
 
 
 def default_order(target: Target) -> int:
-    """The order of groups that is tried first: 16 has found <4,4,4;48>, smaller tiles have room for little more than an involution."""
+    """The order of groups that is tried first: 16 has found <4,4,4;48>, and 2 <2,2,2;7> and <2,2,3;11>."""
     return 16 if target.shape is not None and min(target.shape) >= 4 else 2
 
 
@@ -72,7 +72,8 @@ def discover_symmetric(
 ) -> Discovery:
     """Search exact algorithms of one rank that have a symmetry group of one order, until `count` are found or the starts are used up.
 
-    A group that leads to a solution is left: the next one comes from another group.
+    A group that leads to a solution is left: the next one comes from another group. Where a term of a solution vanishes, what is
+    found has a lower rank than was asked for. When no new groups turn up, the search ends before its starts do.
 
     Args:
         order: of the group of changes of basis. The rank is made of as many orbits of this size as fit, and of smaller ones.
