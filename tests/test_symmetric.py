@@ -56,6 +56,12 @@ def arguments(equations, with_values=True):
     return (equations.source, equations.sign, equations.rows, *values, equations.weights, equations.members, equations.ends)
 
 
+def solved(equations, x, steps):
+    embedding = equations.embedding
+    sparse = (embedding.indptr, embedding.indices, embedding.data)
+    return solve(x, *arguments(equations), sparse, embedding.shape[1], steps, 0.0, 1.0, 10)
+
+
 @pytest.mark.parametrize(("size", "count"), [(1, 1), (2, 4), (3, 24), (4, 192)])
 def test_signed_permutations_up_to_sign_multiply_as_their_matrices(size, count):
     table = signed_permutations(size)
@@ -157,8 +163,8 @@ def test_the_jacobian_is_that_of_finite_differences():
 def test_a_fit_never_gets_worse_without_a_ridge_and_stays_in_the_embedding():
     for _, _, equations in cases():
         x = 0.5 * feasible(equations, 3)
-        before = solve(x, *arguments(equations), equations.embedding, equations.columns, 0, 0.0, 1.0, 10)[1]
-        y, after = solve(x, *arguments(equations), equations.embedding, equations.columns, 10, 0.0, 1.0, 10)
+        before = solved(equations, x, 0)[1]
+        y, after = solved(equations, x, 10)
         assert after < before
         back = (equations.embedding @ (equations.embedding.T @ y.ravel())).reshape(y.shape)
         np.testing.assert_allclose(back, y, atol=1e-9)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import block_diag
+from scipy.sparse import block_diag, csr_array
 
 from stlsearch.search.sign_groups import SignGroup
+from stlsearch.solvers.dense import LANES
 from stlsearch.targets import Target
 
 EIGEN = 1e-9
@@ -31,8 +32,8 @@ class OrbitEquations:
         rows: (equations, 3), an entry (a, b, c) of each orbit of entries; values: T there.
         weights: square roots of the sizes of these orbits, so that the sum of squares is ||T - [[U,V,W]]||^2.
         members: the elements g whose images are an orbit's terms, orbit after orbit; ends: (orbits + 1) where each begins and ends.
-        embedding: (orbits * 3 * width, parameters), orthonormal columns, a diagonal block for each factor of each orbit's term.
-        columns: (orbits * 3 + 1), where the columns of the blocks begin and end.
+        embedding: (orbits * 3 * width, parameters), a diagonal block of orthonormal columns for each factor of each orbit's term, and
+            columns of zeros up to whole vectors (`stlsearch.solvers.dense`).
     """
 
     dims: tuple[int, int, int]
@@ -43,8 +44,7 @@ class OrbitEquations:
     weights: np.ndarray
     members: np.ndarray
     ends: np.ndarray
-    embedding: np.ndarray
-    columns: np.ndarray
+    embedding: csr_array
 
     @property
     def rank(self) -> int:
@@ -83,9 +83,9 @@ def orbit_equations(target: Target, rank: int, group: SignGroup, generator: np.r
     rows, weights = _entry_orbits(tensor.shape, source, sign)
     members = [_representatives(group, subgroup) for subgroup in subgroups]
     ends = np.cumsum([0, *map(len, members)])
-    embedding, columns = _embedding(tensor.shape, source, sign, subgroups, signs)
+    embedding = _embedding(tensor.shape, source, sign, subgroups, signs)
     return OrbitEquations(
-        tensor.shape, source, sign, rows, tensor[tuple(rows.T)], weights, np.concatenate(members), ends, embedding, columns
+        tensor.shape, source, sign, rows, tensor[tuple(rows.T)], weights, np.concatenate(members), ends, embedding
     )  # fmt: skip
 
 
@@ -207,15 +207,17 @@ def _representatives(group: SignGroup, subgroup: np.ndarray) -> np.ndarray:
 
 def _embedding(
     dims: tuple[int, ...], source: np.ndarray, sign: np.ndarray, subgroups: Sequence[np.ndarray], signs: Sequence[Sequence[np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the factors of every orbit's term may lie: a block for each, and the columns at which they begin and end."""
+) -> csr_array:
+    """Where the factors of every orbit's term may lie: a block for each."""
     width = source.shape[2]
     blocks = []
     for subgroup, chosen in zip(subgroups, signs, strict=True):
         for mode, extent in enumerate(dims):
             if len(subgroup) == 1:
-                blocks.append(np.eye(width)[:, :extent])
+                blocks.append(csr_array(np.eye(width)[:, :extent]))
             else:
                 matrices = [_matrix(source[g, mode], sign[g, mode])[:extent, :extent] for g in subgroup]
-                blocks.append(np.pad(_eigenvectors(matrices, chosen[mode]), ((0, width - extent), (0, 0))))
-    return block_diag(*blocks), np.cumsum([0, *(block.shape[1] for block in blocks)])
+                blocks.append(csr_array(np.pad(_eigenvectors(matrices, chosen[mode]), ((0, width - extent), (0, 0)))))
+    embedding = block_diag(blocks, format="csr")
+    embedding.resize(embedding.shape[0], LANES * -(-embedding.shape[1] // LANES))
+    return embedding

@@ -192,7 +192,8 @@ def _polished(equations: OrbitEquations, x: np.ndarray) -> np.ndarray | None:
 
 
 def _solve(equations: OrbitEquations, x: np.ndarray, steps: int, ridge: float, decay: float, patience: int) -> tuple[np.ndarray, float]:
+    embedding = equations.embedding
     return solve(
         x, equations.source, equations.sign, equations.rows, equations.values, equations.weights, equations.members, equations.ends,
-        equations.embedding, equations.columns, steps, ridge, decay, patience,
+        (embedding.indptr, embedding.indices, embedding.data), embedding.shape[1], steps, ridge, decay, patience,
     )  # fmt: skip
