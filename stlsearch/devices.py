@@ -54,7 +54,9 @@ def describe_device(device: torch.device) -> dict[str, object]:
 def available_memory(device: torch.device) -> int | None:
     """Bytes that can still be allocated on the device, None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What PyTorch's own allocator holds and does not use counts as taken there, and can be allocated all the same.
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
     lines = _read("/proc/meminfo").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 

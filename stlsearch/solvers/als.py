@@ -44,7 +44,7 @@ def solve(
         iterations: sweeps; each costs O(B r (nonzeros(T) + r^2 + r (a + b + c))).
         monitor: told the state every `every` sweeps; may raise to stop.
     """
-    last = torch.as_tensor(penalty, dtype=torch.float64).expand(len(start[0])).clamp_min(1e-16)
+    last = torch.as_tensor(penalty, dtype=torch.float64, device="cpu").expand(len(start[0])).clamp_min(1e-16)
     first = last.clamp_min(start_penalty)
     decay = max(1, 2 * iterations // 3)
     fractions = (torch.arange(iterations, dtype=torch.float64) / decay).clamp_max(1.0)
@@ -85,8 +85,10 @@ def sweep(problem: Problem, factors: Factors, penalty: float | Tensor) -> Factor
         diagonal += floor * diagonal.mean(-1, keepdim=True) + 1e-30
         right = problem.mttkrp((updated[0], updated[1], updated[2]), mode)
         lower, failed = torch.linalg.cholesky_ex(gram)
+        # Not `cholesky_solve`: on CUDA some versions of PyTorch go through the batch one by one for several right-hand sides.
+        solved = torch.linalg.solve_triangular(lower.mT, torch.linalg.solve_triangular(lower, right, upper=False), upper=True)
         # A restart whose Gram matrix is singular to rounding keeps its factor instead of turning into NaN.
-        updated[mode] = torch.where((failed == 0)[:, None, None], torch.cholesky_solve(right, lower), updated[mode])
+        updated[mode] = torch.where((failed == 0)[:, None, None], solved, updated[mode])
     return updated[0], updated[1], updated[2]
 
 

@@ -160,7 +160,7 @@ def _line_minimum(coefficients: Tensor, first_step: bool) -> Tensor:
     else:
         unit = torch.ones_like(coefficients[:, 0])
     scaled = coefficients * unit.unsqueeze(1) ** torch.arange(1, 7, device=coefficients.device)
-    grid = GRID.to(coefficients)
+    grid = GRID.to(coefficients, non_blocking=True)
     best = _value(scaled, grid.expand(len(scaled), -1)).argmin(1)
     low, high = grid[(best - 1).clamp_min(0)], grid[(best + 1).clamp_max(len(grid) - 1)]
     fractions = torch.linspace(0, 1, REFINE + 1, dtype=grid.dtype, device=grid.device)

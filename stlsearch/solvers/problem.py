@@ -158,7 +158,9 @@ def balance(factors: Factors) -> Factors:
 def hadamard_gram(first: Tensor, second: Tensor, penalty: float | Tensor) -> Tensor:
     """(F1 F1^T) * (F2 F2^T) with its diagonal multiplied by 1 + penalty (one, or one per restart): shape (B, r, r)."""
     gram = (first @ first.mT) * (second @ second.mT)
-    gram.diagonal(dim1=-2, dim2=-1).mul_(1 + torch.as_tensor(penalty, dtype=gram.dtype, device=gram.device).unsqueeze(-1))
+    # A number becomes a tensor where it is needed: as a copy from the host it would hold up a GPU.
+    level = penalty.to(gram) if isinstance(penalty, Tensor) else gram.new_full((), penalty)
+    gram.diagonal(dim1=-2, dim2=-1).mul_(1 + level.unsqueeze(-1))
     return gram
 
 

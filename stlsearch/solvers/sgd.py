@@ -60,8 +60,8 @@ def solve_tiles(
 
     def loss(factors: Factors) -> Tensor:
         U, V, W = factors
-        x = torch.randn(tiles, a, generator=generator, dtype=torch.float64).to(U)
-        y = torch.randn(tiles, b, generator=generator, dtype=torch.float64).to(U)
+        x = torch.randn(tiles, a, generator=generator, dtype=torch.float64).to(U, non_blocking=True)
+        y = torch.randn(tiles, b, generator=generator, dtype=torch.float64).to(U, non_blocking=True)
         wanted = (x.unsqueeze(2) * y.unsqueeze(1)).flatten(1) @ unfolded
         got = ((x @ U.mT) * (y @ V.mT)) @ W
         value = (got - wanted).square().sum((1, 2)) / (tiles * problem.norm_sq)
