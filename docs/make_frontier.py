@@ -40,7 +40,7 @@ border at FILE --eps 0.25` for families). Bases marked with the versions 0.1.0, 
 changes to the solvers: their commands lead the present version near them, not to the same digits.
 
 The exact algorithm of rank 48 comes from random starts with a symmetry group ([exact.md](exact.md#algorithms-with-a-symmetry-group)).
-It was found after the bases below it, none of which start from it.
+It was found after most of the bases below it; those that start from it name it in their line of parents.
 """
 
 
