@@ -200,6 +200,8 @@ def test_budget_and_callback():
     assert spent.status == "budget"
     assert spent.stats.starts == 20
     assert not spent.algorithms
+    few_groups = discover_symmetric(target, 6, order=4, seed=0, max_starts=300)
+    assert few_groups.stats.starts == 300  # they have another turn
     stopped = discover_symmetric(target, 6, order=2, seed=0, callback=lambda stats: True)
     assert stopped.status == "stopped"
     assert stopped.stats.starts <= 1

@@ -113,7 +113,7 @@ class Discovery:
     """The exact algorithms found, in the order they were found, and how it went.
 
     Attributes:
-        status: "reached" the count asked for, "budget" used up (of starts, or of groups to draw), or "stopped" by the callback.
+        status: "reached" the count asked for, "budget" (of starts) used up, or "stopped" by the callback.
     """
 
     algorithms: list[BilinearAlgorithm]

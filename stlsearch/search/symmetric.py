@@ -11,6 +11,7 @@ hand.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,15 +32,15 @@ from stlsearch.targets import Target
 DEVIATION = 0.5
 RIDGE, DECAY = 3e-2, 0.9
 BATCH, BATCHES = 8, 8  # starts of a group, the first batch to see whether it leads anywhere
-SCREENING_STEPS, STEPS = 100, 400
-PATIENCE = 60  # steps after which a hopeless start is given up
+STEPS, PATIENCE = 120, 60  # of a start, and after how many a hopeless one is given up
 PROMISING = 2.0  # missing products of the best start, above which a group gets no more of them
-CLOSE = 1e-9  # missing products that are worth polishing: what is left is the ridge's
+CLOSE = 1e-8  # missing products that are worth polishing: what is left is the ridge's
 POLISH = ((1e-7, 100), (0.0, 60))  # ridge and steps
 SOLVED = 1e-22
 UNBOUNDED = 20.0  # coefficient of a solution that is on its way to infinity
 PASSED = 100  # groups without orbits that make up the rank before a search is given up
 SEQUENCES = 3  # of pinning, for one solution
+PINNING, ORBITS, FITS = 1, 2, 3  # what random numbers are for
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Solution:
 
     factors: list[np.ndarray]
     group: SignGroup
+    turn: int
     number: int
     start: int
     orbits: list[int]
@@ -72,8 +74,8 @@ def discover_symmetric(
 ) -> Discovery:
     """Search exact algorithms of one rank that have a symmetry group of one order, until `count` are found or the starts are used up.
 
-    A group that leads to a solution is left: the next one comes from another group. Where a term of a solution vanishes, what is
-    found has a lower rank than was asked for. When no new groups turn up, the search ends before its starts do.
+    A group that leads to a solution is left: the next one comes from another group. When no new groups turn up, all of them have
+    another turn, with other orbits and starts. Where a term of a solution vanishes, what is found has a lower rank than was asked for.
 
     Args:
         order: of the group of changes of basis. The rank is made of as many orbits of this size as fit, and of smaller ones.
@@ -98,7 +100,7 @@ def discover_symmetric(
     found: list[BilinearAlgorithm] = []
     for solution in _solutions(target, rank, order, seed, max_starts, threads, stats):
         if solution is not None:
-            generator = np.random.default_rng([seed, solution.number, 1])
+            generator = np.random.default_rng(_seeds(seed, solution.turn, solution.number, PINNING))
             for _ in range(SEQUENCES):
                 algorithm, turns = plain_algorithm(solution.factors, target, ring, generator, _provenance(solution, seed, ring))
                 stats.rounds += turns
@@ -118,6 +120,7 @@ def _provenance(solution: Solution, seed: int, ring: str) -> dict[str, object]:
         "solver": "symmetric",
         "ring": ring,
         "seed": seed,
+        "turn": solution.turn,
         "group": solution.number,
         "start": solution.start,
         "order": solution.group.order,
@@ -127,60 +130,75 @@ def _provenance(solution: Solution, seed: int, ring: str) -> dict[str, object]:
 
 
 def _solutions(target: Target, rank: int, order: int, seed: int, max_starts: int, threads: int, stats: Stats) -> Iterator[Solution | None]:
-    """The first solution of every group that has one among its starts; None after every fit, and after what was drawn in vain."""
+    """The first solution of every visit to a group that has one among its starts; None after every fit, and after what was in vain."""
     assert target.shape is not None
-    number, fitting, passed = -1, 0, 0
+    passed = 0
     pool = ThreadPoolExecutor(threads)
     try:
-        for group in random_groups(target.shape, order, np.random.default_rng([seed, 0])):
+        for turn, number, group in _visits(target.shape, order, seed):
             if group is None:
                 yield None
                 continue
-            number += 1
-            equations = orbit_equations(target, rank, group, np.random.default_rng([seed, number, 2]))
+            equations = orbit_equations(target, rank, group, np.random.default_rng(_seeds(seed, turn, number, ORBITS)))
             if equations is None:
                 passed += 1
-                if not fitting and passed == PASSED:
+                if not stats.starts and passed == PASSED:
                     break
                 yield None
                 continue
-            fitting += 1
-            for solution in _of_group(equations, group, number, seed, max_starts, stats, pool):
+            for solution in _of_group(equations, group, turn, number, seed, max_starts, stats, pool):
                 yield solution
                 if stats.starts >= max_starts:
                     return
     finally:
         pool.shutdown(cancel_futures=True)
-    if not fitting:
+    if not stats.starts:
         rest = f" with orbits that make up rank {rank}: try a smaller one" if passed else ""
         raise InputError(f"no group of order {order} was found for {target.slug}{rest}")
 
 
+def _visits(shape: tuple[int, int, int], order: int, seed: int) -> Iterator[tuple[int, int, SignGroup | None]]:
+    """Turn 0: new groups with their numbers as they are drawn, None for a draw in vain; then all of them again, turn after turn."""
+    groups: list[SignGroup] = []
+    for group in random_groups(shape, order, np.random.default_rng([seed, 0])):
+        yield 0, len(groups), group
+        if group is not None:
+            groups.append(group)
+    for turn in itertools.count(1) if groups else ():
+        for number, group in enumerate(groups):
+            yield turn, number, group
+
+
+def _seeds(seed: int, turn: int, number: int, use: int) -> list[int]:
+    """Random numbers of their own for every turn of every group and for everything they are used for."""
+    return [seed, number, use + 4 * turn]
+
+
 def _of_group(
-    equations: OrbitEquations, group: SignGroup, number: int, seed: int, max_starts: int, stats: Stats, pool: ThreadPoolExecutor
+    equations: OrbitEquations, group: SignGroup, turn: int, number: int, seed: int, max_starts: int, stats: Stats, pool: ThreadPoolExecutor
 ) -> Iterator[Solution | None]:
     """None after every fit, and the first solution."""
     best = np.inf
     for batch in range(BATCHES):
         first = batch * BATCH
         last = min(first + BATCH, first + max_starts - stats.starts)
-        fit = partial(_fit, equations, [seed, number, 3], SCREENING_STEPS if batch == 0 else STEPS)
+        fit = partial(_fit, equations, _seeds(seed, turn, number, FITS))
         for start, (x, missing) in enumerate(pool.map(fit, range(first, last)), first):
             stats.starts, stats.fits, best = stats.starts + 1, stats.fits + 1, min(best, missing)
             if missing < CLOSE and (polished := _polished(equations, x)) is not None:
                 stats.converged += 1
-                yield Solution(equations.expand(polished), group, number, start, equations.sizes())
+                yield Solution(equations.expand(polished), group, turn, number, start, equations.sizes())
                 return
             yield None
         if best > PROMISING:
             return
 
 
-def _fit(equations: OrbitEquations, seed: list[int], steps: int, start: int) -> tuple[np.ndarray, float]:
+def _fit(equations: OrbitEquations, seed: list[int], start: int) -> tuple[np.ndarray, float]:
     generator = np.random.default_rng([*seed, start])
     x = DEVIATION * generator.standard_normal((equations.orbits, 3, equations.source.shape[2]))
     x = (equations.embedding @ (equations.embedding.T @ x.ravel())).reshape(x.shape)
-    return _solve(equations, x, steps, RIDGE, DECAY, PATIENCE)
+    return _solve(equations, x, STEPS, RIDGE, DECAY, PATIENCE)
 
 
 def _polished(equations: OrbitEquations, x: np.ndarray) -> np.ndarray | None:
