@@ -13,7 +13,7 @@ Times are wall-clock times, medians of whole runs after a warm-up; ratios are to
 and 512 without a CUDA device (a minute; --quick: 64 only, ten seconds), and 4096 and 16384 as well with one.
 
 After the same sweeps from the same starts the errors e of `operations` and `cuda` have to be those of `compiled`, within 1e-9 in
-float64 and 1e-3 in float32, in 99 of 100 restarts (a few pass so close to a singular system that rounding decides where they go).
+float64 and 1e-3 in float32, in 98 of 100 restarts (a few pass so close to a singular system that rounding decides where they go).
 Exit code 0: they are; 1: they are not, and the rows are marked WRONG.
 """
 
@@ -44,7 +44,7 @@ from stlsearch.targets import Target
 SIZES = (((3, 3, 3), 23), ((4, 4, 4), 24), ((4, 4, 4), 32))
 SWEEPS, PENALTY = 200, 1e-3
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-AGREEING = 0.99
+AGREEING = 0.98
 CHUNK = 256  # restarts whose residuals are held at once
 HEADER = "<n,m,p;r>   dtype     batch |  compiled | operations  ratio  agree |      cuda   ratio  agree"
 
@@ -166,7 +166,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="batches of 64 for half a second each")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    set_threads(options.threads)
+    try:
+        set_threads(options.threads)
+    except InputError as error:
+        parser.error(str(error))
     if options.quick:
         options.batches, options.seconds = options.batches or [64], min(options.seconds, 0.5)
     described = {name: describe_device(torch.device(name)) for name in ("cpu", "cuda") if name == "cpu" or torch.cuda.is_available()}

@@ -38,6 +38,16 @@ def test_matrices_that_are_not_positive_definite_are_refused(place):
     assert not solve_in_place(K.ravel(), np.ones(len(K)))
 
 
-def test_singular_matrices_are_refused():
-    J = np.random.default_rng(2).standard_normal((2 * PANEL - 1, 2 * PANEL))
+@pytest.mark.parametrize("rank", [0, 1, PANEL])
+def test_singular_matrices_are_refused(rank):
+    J = np.random.default_rng(2).integers(-3, 4, (rank, 2 * PANEL)).astype(float)
+    J[:, 5] = 0
     assert not solve_in_place((J.T @ J).ravel(), np.ones(2 * PANEL))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e-310])
+@pytest.mark.parametrize("place", [(0, 0), (0, 3), (3, PANEL), (PANEL + 1, PANEL + 1)])
+def test_numbers_out_of_range_are_refused(value, place):
+    K = positive(2 * PANEL) if value > 1 or np.isnan(value) else value * np.eye(2 * PANEL)
+    K[place] = K[place[::-1]] = value
+    assert not solve_in_place(K.ravel(), np.ones(2 * PANEL))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from stlsearch.errors import InputError
+from stlsearch.search import symmetric
 from stlsearch.search.orbit_equations import orbit_equations
 from stlsearch.search.sign_groups import SignGroup, random_groups, signed_permutations
-from stlsearch.search.symmetric import default_order, discover_symmetric
+from stlsearch.search.symmetric import FITS, ORBITS, PINNING, default_order, discover_symmetric
 from stlsearch.solvers.orbit_lm import jacobian_of, residual, solve
 from stlsearch.targets import Target
 
@@ -59,7 +60,7 @@ def arguments(equations, with_values=True):
 def solved(equations, x, steps):
     embedding = equations.embedding
     sparse = (embedding.indptr, embedding.indices, embedding.data)
-    return solve(x, *arguments(equations), sparse, embedding.shape[1], steps, 0.0, 1.0, 10)
+    return solve(x, *arguments(equations), sparse, embedding.shape[1], steps, 0.0, 1.0, 10, np.zeros(1, dtype=np.int8))
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 1), (2, 4), (3, 24), (4, 192)])
@@ -186,12 +187,44 @@ def test_exact_algorithms_are_found_and_the_same_ones_with_two_threads(shape, ra
     assert replace(runs[0].stats, core_seconds=0) == replace(runs[1].stats, core_seconds=0)
 
 
+def test_a_solution_with_flat_directions_is_polished():
+    group = groups_of((2, 4, 5), 2, seed=(1, 0), count=1)[0]
+    equations = orbit_equations(Target.matmul(2, 4, 5), 32, group, np.random.default_rng([1, 0, ORBITS]))
+    x, missing = symmetric._fit(equations, [1, 0, FITS], 0, np.zeros(1, dtype=np.int8))
+    assert 0 < missing < symmetric.CLOSE
+    polished = symmetric._polished(equations, x)
+    assert polished is not None
+    U, V, W = equations.expand(polished)
+    np.testing.assert_allclose(np.einsum("ra,rb,rc->abc", U, V, W), Target.matmul(2, 4, 5).tensor, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_a_search_for_rank_49_with_a_smaller_group_ends_in_48():
+    run = discover_symmetric(Target.matmul(4, 4, 4), 49, order=8, seed=1, threads=2, max_starts=64)
+    assert [algorithm.rank for algorithm in run.algorithms] == [48]
+
+
 @pytest.mark.slow
 def test_48_multiplications_for_4_by_4_matrices_from_random_starts():
     run = discover_symmetric(Target.matmul(4, 4, 4), 48, order=16, seed=1, threads=2)
     assert run.algorithms[0].is_exact
     assert run.algorithms[0].rank == 48
     assert "Z[1/2]" in run.algorithms[0].valid_rings()
+
+
+def test_every_turn_of_every_group_has_random_numbers_of_its_own():
+    seeds = {tuple(symmetric._seeds(5, turn, number, use)) for turn in range(5) for number in range(5) for use in (PINNING, ORBITS, FITS)}
+    assert len(seeds) == 75
+    visits = symmetric._visits((2, 2, 2), 4, 0)
+    turns = [(turn, number, group.describe()) for turn, number, group in (next(visits) for _ in range(1200)) if group is not None]
+    groups = [visit[1:] for visit in turns if visit[0] == 0]
+    assert [visit[1:] for visit in turns if visit[0] == 3] == groups
+
+
+def test_a_search_is_stopped_while_a_fit_runs(monkeypatch):
+    monkeypatch.setattr(symmetric, "SECONDS", 0.0)
+    run = discover_symmetric(Target.matmul(3, 3, 3), 22, order=2, seed=0, callback=lambda stats: True)
+    assert (run.status, run.stats.starts) == ("stopped", 0)
 
 
 def test_budget_and_callback():

@@ -299,9 +299,9 @@ def _kicked(lanes: _Pool, seed: int, deviation: float) -> Lanes:
 
 def _verified(target: Target, integers: list[np.ndarray], denominator: int, ring: str, how: dict) -> BilinearAlgorithm | None:
     """The algorithm, checked again in exact arithmetic; None for one outside the ring, which a large integer may hide."""
-    matrices = without_null_terms([ExactMatrix.make(part, denominator) for part in integers])
+    matrices = [ExactMatrix.make(part, denominator) for part in integers]
     try:
-        return BilinearAlgorithm.from_exact(target, *matrices, provenance={"solver": "rounding", "ring": ring, **how})
+        return BilinearAlgorithm.from_exact(target, *without_null_terms(matrices), provenance={"solver": "rounding", "ring": ring, **how})
     except InputError:
         return None
 

@@ -139,8 +139,9 @@ def signed_permutations(size: int) -> SignedPermutations:
 def random_groups(shape: tuple[int, int, int], order: int, generator: np.random.Generator, repeats: int = 2) -> Iterator[SignGroup | None]:
     """Groups of an order, at most `repeats` of every `signature`, until no new one turns up in `ATTEMPTS` draws; None for a draw in vain.
 
-    They are faithful in all three spaces where these have enough elements. If the order is a power of a prime, P, Q and R are drawn from a
-    Sylow subgroup, which loses nothing: every group of signed permutations of that order lies in one up to a change of basis.
+    At most four elements generate each, and they are faithful in all three spaces if the order divides the numbers of signed permutations.
+    If the order is a power of a prime, P, Q and R are drawn from a Sylow subgroup, which loses nothing: every group of signed permutations
+    of that order lies in one up to a change of basis.
 
     Raises:
         InputError: an order below 2 or beyond `LARGEST_ORDER`, or a size beyond `LARGEST_SIZE`.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,6 +41,7 @@ UNBOUNDED = 20.0  # coefficient of a solution that is on its way to infinity
 PASSED = 100  # groups without orbits that make up the rank before a search is given up
 SEQUENCES = 3  # of pinning, for one solution
 PINNING, ORBITS, FITS = 1, 2, 3  # what random numbers are for
+SECONDS = 0.5  # between two looks at a fit
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _solutions(target: Target, rank: int, order: int, seed: int, max_starts: int
     """The first solution of every visit to a group that has one among its starts; None after every fit, and after what was in vain."""
     assert target.shape is not None
     passed = 0
-    pool = ThreadPoolExecutor(threads)
+    pool, stop = ThreadPoolExecutor(threads), np.zeros(1, dtype=np.int8)
     try:
         for turn, number, group in _visits(target.shape, order, seed):
             if group is None:
@@ -146,11 +147,12 @@ def _solutions(target: Target, rank: int, order: int, seed: int, max_starts: int
                     break
                 yield None
                 continue
-            for solution in _of_group(equations, group, turn, number, seed, max_starts, stats, pool):
+            for solution in _of_group(equations, group, (turn, number), seed, max_starts, stats, pool, stop):
                 yield solution
                 if stats.starts >= max_starts:
                     return
     finally:
+        stop[0] = 1
         pool.shutdown(cancel_futures=True)
     if not stats.starts:
         rest = f" with orbits that make up rank {rank}: try a smaller one" if passed else ""
@@ -175,43 +177,54 @@ def _seeds(seed: int, turn: int, number: int, use: int) -> list[int]:
 
 
 def _of_group(
-    equations: OrbitEquations, group: SignGroup, turn: int, number: int, seed: int, max_starts: int, stats: Stats, pool: ThreadPoolExecutor
-) -> Iterator[Solution | None]:
-    """None after every fit, and the first solution."""
+    equations: OrbitEquations, group: SignGroup, visit: tuple[int, int], seed: int, max_starts: int, stats: Stats,
+    pool: ThreadPoolExecutor, stop: np.ndarray,
+) -> Iterator[Solution | None]:  # fmt: skip
+    """The first solution; None after every fit, and now and then while one runs."""
     best = np.inf
     for batch in range(BATCHES):
         first = batch * BATCH
         last = min(first + BATCH, first + max_starts - stats.starts)
-        fit = partial(_fit, equations, _seeds(seed, turn, number, FITS))
-        for start, (x, missing) in enumerate(pool.map(fit, range(first, last)), first):
-            stats.starts, stats.fits, best = stats.starts + 1, stats.fits + 1, min(best, missing)
-            if missing < CLOSE and (polished := _polished(equations, x)) is not None:
-                stats.converged += 1
-                yield Solution(equations.expand(polished), group, turn, number, start, equations.sizes())
-                return
-            yield None
+        fit = partial(_fit, equations, _seeds(seed, *visit, FITS), stop=stop)
+        fits = [pool.submit(fit, start) for start in range(first, last)]
+        try:
+            for start, future in enumerate(fits, first):
+                while not wait([future], timeout=SECONDS).done:
+                    yield None
+                x, missing = future.result()
+                stats.starts, stats.fits, best = stats.starts + 1, stats.fits + 1, min(best, missing)
+                if missing < CLOSE and (polished := _polished(equations, x)) is not None:
+                    stats.converged += 1
+                    yield Solution(equations.expand(polished), group, *visit, start, equations.sizes())
+                    return
+                yield None
+        finally:
+            for future in fits:
+                future.cancel()
         if best > PROMISING:
             return
 
 
-def _fit(equations: OrbitEquations, seed: list[int], start: int) -> tuple[np.ndarray, float]:
+def _fit(equations: OrbitEquations, seed: list[int], start: int, stop: np.ndarray) -> tuple[np.ndarray, float]:
     generator = np.random.default_rng([*seed, start])
     x = DEVIATION * generator.standard_normal((equations.orbits, 3, equations.source.shape[2]))
     x = (equations.embedding @ (equations.embedding.T @ x.ravel())).reshape(x.shape)
-    return _solve(equations, x, STEPS, RIDGE, DECAY, PATIENCE)
+    return _solve(equations, x, STEPS, RIDGE, DECAY, PATIENCE, stop)
 
 
 def _polished(equations: OrbitEquations, x: np.ndarray) -> np.ndarray | None:
     """The solution to double precision; None if there is none nearby."""
     missing = np.inf
     for ridge, steps in POLISH:
-        x, missing = _solve(equations, x, steps, ridge, 1.0, steps)
+        x, missing = _solve(equations, x, steps, ridge, 1.0, steps, np.zeros(1, dtype=np.int8))
     return x if missing < SOLVED and np.abs(x).max() < UNBOUNDED else None
 
 
-def _solve(equations: OrbitEquations, x: np.ndarray, steps: int, ridge: float, decay: float, patience: int) -> tuple[np.ndarray, float]:
+def _solve(
+    equations: OrbitEquations, x: np.ndarray, steps: int, ridge: float, decay: float, patience: int, stop: np.ndarray
+) -> tuple[np.ndarray, float]:
     embedding = equations.embedding
     return solve(
         x, equations.source, equations.sign, equations.rows, equations.values, equations.weights, equations.members, equations.ends,
-        (embedding.indptr, embedding.indices, embedding.data), embedding.shape[1], steps, ridge, decay, patience,
+        (embedding.indptr, embedding.indices, embedding.data), embedding.shape[1], steps, ridge, decay, patience, stop,
     )  # fmt: skip

@@ -13,12 +13,12 @@ from stlsearch.solvers.simd import load, minus_product, multiply, plus_product, 
 
 LANES = width(np.float64)
 PANEL = 4 * LANES  # rows that are factorised before the rest of the matrix hears of them
-LEAST_PIVOT = 1e-14  # relative to the diagonal: below it a matrix is not positive definite to working precision
+LEAST_PIVOT, TINY = 1e-14, 1e-290  # relative to the diagonal, and at all: below it a matrix is not positive definite to working precision
 
 
 @compiled()
 def add_gram(out, J, first, last, size, sign, begin):  # type: ignore[no-untyped-def]
-    """out[i, j] += sign * sum_e J[e, i] J[e, j] for begin <= i <= j and first <= e < last; `begin` is a multiple of `LANES`."""
+    """out[i, j] += sign * sum_e J[e, i] J[e, j] for begin <= i <= j and first <= e < last; `size` and `begin` are multiples of `LANES`."""
     vectors, factor = size // LANES, splat(J, sign)
     for i in range(begin, size, 4):
         j = i // LANES
@@ -54,7 +54,7 @@ def add_gram(out, J, first, last, size, sign, begin):  # type: ignore[no-untyped
 
 @compiled()
 def solve_in_place(K, x):  # type: ignore[no-untyped-def]
-    """x := K^-1 x; K becomes R of K = R^T R. False if K is not positive definite to working precision."""
+    """x := K^-1 x for a multiple of `LANES` unknowns, K becoming R, K = R^T R; False if K is not positive definite to working precision."""
     size = len(x)
     vectors = size // LANES
     least = np.empty(size)
@@ -65,7 +65,7 @@ def solve_in_place(K, x):  # type: ignore[no-untyped-def]
         for p in range(first, last):
             _take_rows_off(K, first, p, vectors, size)
             pivot = K[p * size + p]
-            if not pivot > least[p]:
+            if not pivot > max(least[p], TINY):
                 return False
             scale = splat(K, 1 / np.sqrt(pivot))
             for j in range(p // LANES, vectors):

@@ -1,7 +1,7 @@
 """How this package compiles its loops with numba: without the interpreter's lock, and kept on the disk.
 
 numba takes kept code for current as long as the file of the function it belongs to is unchanged. Who edits what that function calls in
-another file (`simd`, `lane_algebra`) has to touch the file too, or the old code runs on.
+another file (`simd`, `lane_algebra`, `dense`) has to touch the file too, or the old code runs on.
 """
 
 from __future__ import annotations

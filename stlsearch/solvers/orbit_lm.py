@@ -2,7 +2,8 @@
 
 A step solves (J^T J + (lam + mu) I) d = J^T f + mu x for the parameters x of one term per orbit, f being the residual at one entry of
 every orbit of entries (`stlsearch.search.orbit_equations`), mu a ridge that falls from step to step and keeps coefficients from
-growing without bound, and lam the damping, lowered after a step that helped and raised until one does.
+growing without bound, and lam the damping, lowered after a step that helped and raised until one does. Sums are not reordered by the
+compiler: a seed leads to the same digits wherever a function is inlined.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import numpy as np
 from stlsearch.solvers.dense import add_gram, solve_in_place
 from stlsearch.solvers.machine_code import compiled
 
-FAST = {"contract", "reassoc", "nsz", "arcp"}  # sums may be reordered and contracted, but NaN and infinity keep their meaning
 HOPELESS = 0.5  # missing products after `patience` steps at which a start is given up
 TRIES = 6  # dampings tried in a step
 SOLVED = 1e-24
 
 
-@compiled(fastmath=FAST)
-def solve(x, source, sign, rows, values, weights, members, ends, embedding, size, steps, ridge, decay, patience):  # type: ignore[no-untyped-def]
+@compiled()
+def solve(x, source, sign, rows, values, weights, members, ends, embedding, size, steps, ridge, decay, patience, stop):  # type: ignore[no-untyped-def]
     """The unknowns after at most `steps` steps, and ||T - [[U,V,W]]||^2 there.
 
     Args:
@@ -28,14 +28,18 @@ def solve(x, source, sign, rows, values, weights, members, ends, embedding, size
         size: columns of the embedding, whole vectors of them (`stlsearch.solvers.dense`).
         ridge: mu of the first step; decay: what it is multiplied by after each.
         patience: steps after which a start with more than `HOPELESS` missing products is given up.
+        stop: shape (1,), looked at before every step: another thread ends the fit by setting it.
     """
     count = len(rows)
     here, there = np.empty(count), np.empty(count)
     jacobian = np.empty((count, x.size))
     matrix, damped = np.empty(size * size), np.empty(size * size)
     residual(x, source, sign, rows, values, weights, members, ends, here)
-    missing, damping = (here * here).sum(), 1.0
+    missing = (here * here).sum()
+    damping = min(1.0, missing)  # near a solution, along its flattest directions, a large one allows no step that `missing` could show
     for step in range(steps):
+        if stop[0]:
+            break
         jacobian_of(x, source, sign, rows, weights, members, ends, jacobian)
         J = _into(jacobian, embedding, size)
         matrix[:] = 0
@@ -69,7 +73,7 @@ def solve(x, source, sign, rows, values, weights, members, ends, embedding, size
     return x, missing
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _into(wide, embedding, size):  # type: ignore[no-untyped-def]
     """wide (k, unknowns) times the embedding: (k, size)."""
     starts, places, values = embedding
@@ -83,7 +87,7 @@ def _into(wide, embedding, size):  # type: ignore[no-untyped-def]
     return out
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def _out_of(parameters, embedding):  # type: ignore[no-untyped-def]
     """The embedding times the parameters."""
     starts, places, values = embedding
@@ -94,7 +98,7 @@ def _out_of(parameters, embedding):  # type: ignore[no-untyped-def]
     return out
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def residual(x, source, sign, rows, values, weights, members, ends, out):  # type: ignore[no-untyped-def]
     """[[U,V,W]] - T at the entries `rows`, times the weights, into `out` (equations)."""
     for e in range(len(rows)):
@@ -108,7 +112,7 @@ def residual(x, source, sign, rows, values, weights, members, ends, out):  # typ
         out[e] = total * weights[e]
 
 
-@compiled(fastmath=FAST)
+@compiled()
 def jacobian_of(x, source, sign, rows, weights, members, ends, out):  # type: ignore[no-untyped-def]
     """The derivatives of `residual` by the unknowns, into `out` (equations, unknowns)."""
     width = x.shape[2]
