@@ -189,7 +189,7 @@ def test_an_algorithm_in_a_random_complex_basis_comes_back_real(algorithm, ring)
 
 
 @pytest.mark.parametrize("vanishing", [(0,), (2,), (0, 1, 2)])
-def test_a_vanishing_term_does_not_stop_the_rounding(vanishing):
+def test_a_vanishing_term_does_not_stop_the_rounding_and_is_left_out(vanishing):
     start = in_complex_basis(strassen(), seed=6)
     generator = np.random.default_rng(7)
     terms = (np.zeros((1, 4)) if mode in vanishing else complex_normal(generator, 1, 4) for mode in range(3))
@@ -198,7 +198,7 @@ def test_a_vanishing_term_does_not_stop_the_rounding(vanishing):
     with np.errstate(all="raise"):
         assert all(np.isfinite(factor).all() for factor in framed(factors, start.target, generator, 5))
     (found,) = round_algorithm(padded, "Z[i]").algorithms
-    assert (found.rank, found.error) == (8, 0)
+    assert (found.rank, found.error) == (7, 0)
 
 
 def test_what_has_no_real_form_is_found_over_gaussian_rationals_alone():
