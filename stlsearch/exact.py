@@ -104,7 +104,11 @@ Factors = tuple[ExactMatrix, ExactMatrix, ExactMatrix]
 
 
 def without_null_terms(factors: Sequence[ExactMatrix]) -> list[ExactMatrix]:
-    """U, V, W without the terms of which a factor is zero: the same bilinear map with fewer products."""
+    """U (r, a), V (r, b), W (r, c) without the terms of which a factor is zero: the same bilinear map with fewer products.
+
+    Raises:
+        InputError: no term is left.
+    """
     kept = np.flatnonzero(np.all([(factor.to_float() != 0).any(axis=1) for factor in factors], axis=0))
     return [factor.take(kept) for factor in factors]
 

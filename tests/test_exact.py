@@ -95,3 +95,5 @@ def test_terms_of_which_any_factor_is_zero_are_null():
     np.testing.assert_array_equal(kept[0].to_float(), [[0.5, 0], [0, 1.5]])
     np.testing.assert_array_equal(kept[1].to_float(), [[1, 0], [0, 1j]])
     assert kept[2].shape == (2, 2)
+    with pytest.raises(InputError):
+        without_null_terms([U, V, ExactMatrix.make(np.zeros((4, 2), dtype=int))])

@@ -222,9 +222,14 @@ def test_every_turn_of_every_group_has_random_numbers_of_its_own():
 
 
 def test_a_search_is_stopped_while_a_fit_runs(monkeypatch):
+    target, group = Target.matmul(3, 3, 3), groups_of((3, 3, 3), 2, count=1)[0]
     monkeypatch.setattr(symmetric, "SECONDS", 0.0)
-    run = discover_symmetric(Target.matmul(3, 3, 3), 22, order=2, seed=0, callback=lambda stats: True)
+    monkeypatch.setattr(symmetric, "random_groups", lambda *drawn: iter([group]))  # no draw in vain, at which it could stop as well
+    run = discover_symmetric(target, 22, order=2, seed=0, callback=lambda stats: True)
     assert (run.status, run.stats.starts) == ("stopped", 0)
+    equations = orbit_equations(target, 22, group, np.random.default_rng(0))
+    stopped, whole = (symmetric._fit(equations, [0], 0, np.full(1, stop, dtype=np.int8)) for stop in (1, 0))
+    assert stopped[1] > 2 * whole[1]
 
 
 def test_budget_and_callback():
