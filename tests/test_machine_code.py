@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from stlsearch.solvers import machine_code
+
 SWEEPS = """
 import hashlib
 import numpy as np
@@ -51,3 +53,30 @@ def test_code_read_back_from_the_disk_comes_to_the_same_digits(script, tmp_path)
         outputs.append(run.stdout.split())
     assert [hits for hits, _ in outputs] == ["0", "1"]
     assert outputs[0][1] == outputs[1][1]
+
+
+def test_kept_code_belongs_to_all_sources(monkeypatch, tmp_path):
+    """numba looks at a function's own file alone, and would go on with code that calls what is no longer so."""
+
+    def name():
+        machine_code._sources.cache_clear()
+
+        def body(data):
+            pass
+
+        return machine_code.c_function(body)._pyfunc.__qualname__
+
+    package = tmp_path / "package"
+    (package / "folder").mkdir(parents=True)
+    (package / "folder" / "kernel.py").write_text("from numba import njit")
+    (package / "other.py").write_text("nothing")
+    try:
+        monkeypatch.setattr(machine_code, "__file__", str(package / "folder" / "machine_code.py"))
+        first = name()
+        assert name() == first
+        (package / "other.py").write_text("something else")
+        assert name() == first
+        (package / "folder" / "kernel.py").write_text("from numba import cfunc")
+        assert name() != first
+    finally:
+        machine_code._sources.cache_clear()

@@ -27,6 +27,8 @@ from stlsearch.ops import (
     stl_matmul,
     threads,
 )
+from stlsearch.ops.bfloat16 import multiplies_pairs
+from stlsearch.solvers import machine_code
 
 
 @contextmanager
@@ -70,6 +72,23 @@ def matrices(view, dtype, batch, rows, columns, seed):
     return matrix[1:, 2:-1, 3:-2] if view == "part of a larger one" else matrix
 
 
+@contextmanager
+def pairs(multiplied):
+    """Whether bfloat16 is multiplied in pairs, which takes a processor that does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "PAIRED", multiplied)
+        yield
+
+
+MULTIPLIED = [False, pytest.param(True, marks=pytest.mark.skipif(not multiplies_pairs(), reason="needs a processor with AVX512_BF16"))]
+
+
+@pytest.fixture(params=MULTIPLIED, ids=["widened", "in pairs"])
+def in_pairs(request):
+    with pairs(request.param):
+        yield request.param
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_compiled_and_plain_kernels_agree_on_any_size(data):
@@ -84,7 +103,7 @@ def test_compiled_and_plain_kernels_agree_on_any_size(data):
     matrix = matrices(view, dtype, batch, rows, columns, seed)
     factor, other = random_tensors((rank, height * width), (rank, height * width), dtype=dtype, seed=seed)
     factor[other.abs() < draw(st.sampled_from([0.0, 0.7, 9.0]))] = 0
-    with torch_threads(draw(st.integers(1, 2))):
+    with torch_threads(draw(st.integers(1, 2))), pairs(multiplies_pairs() and draw(st.booleans())):
         planes = library.encode(matrix, factor, height, width, *blocks)
         tiles = library.decode(planes, factor, height, width, batch, rows, columns, *blocks)
     assert planes.is_contiguous()
@@ -97,7 +116,7 @@ def test_compiled_and_plain_kernels_agree_on_any_size(data):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_very_long_rows_are_computed_strip_by_strip(dtype):
+def test_very_long_rows_are_computed_strip_by_strip(dtype, in_pairs):
     algorithm = random_algorithm(2, 3, 2, 4)
     x, weight = random_tensors((3, 3 * (2 * compiled.STRIP + 5) - 1), (3 * (2 * compiled.STRIP + 5) - 1, 3), dtype=dtype)
     for layout in (Layout(), Layout("blocks", "blocked", "blocked")):
@@ -110,15 +129,20 @@ def test_very_long_rows_are_computed_strip_by_strip(dtype):
             torch.testing.assert_close(one, other, rtol=TOLERANCE[dtype]["rtol"], atol=TOLERANCE[dtype]["atol"] * float(other.abs().max()))
 
 
-def test_every_bfloat16_survives_the_compiled_kernels():
+def test_every_bfloat16_survives_the_compiled_kernels(in_pairs):
+    """But for denormal numbers, which processors that multiply pairs take for zero."""
     numbers = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     one = torch.ones(1, 1, dtype=torch.bfloat16)
     encoded = library.encode(numbers[None, None], one, 1, 1, False, False)
     for result in (encoded, library.decode(encoded, one, 1, 1, 1, 1, 1 << 16, False, False)):
-        torch.testing.assert_close(result.flatten().float(), numbers.float(), rtol=0, atol=0, equal_nan=True)
+        result, expected = result.flatten().float(), numbers.float()
+        denormal = (expected != 0) & (expected.abs() < torch.finfo(torch.bfloat16).tiny)
+        may_vanish = denormal & (result == 0) if in_pairs else torch.zeros_like(denormal)
+        torch.testing.assert_close(result, expected.where(~may_vanish, result), rtol=0, atol=0, equal_nan=True)
+        assert denormal.sum() == 2 * 127
 
 
-def test_bfloat16_sums_are_rounded_once_to_the_nearest_and_ties_to_even():
+def test_bfloat16_sums_are_rounded_once_to_the_nearest_and_ties_to_even(in_pairs):
     # Numbers of 8 bits whose exponents differ by 9 at most, times small integers: float32 holds every sum exactly.
     random = np.random.default_rng(0)
     x = random.choice([-1, 1], (1, 4096, 2)) * (1 + random.integers(0, 128, (1, 4096, 2)) / 128)
@@ -136,7 +160,7 @@ def test_bfloat16_sums_are_rounded_once_to_the_nearest_and_ties_to_even():
     assert library.encode(torch.full((1, 1, 2), largest).bfloat16(), torch.ones(1, 2).bfloat16(), 1, 2, False, False).item() == float("inf")
 
 
-def test_bfloat16_is_summed_in_float32():
+def test_bfloat16_is_summed_in_float32(in_pairs):
     """256 + 1 is 256 in bfloat16; the sum of 256 and sixteen ones is not."""
     x = torch.ones(1, 1, 17, dtype=torch.bfloat16)
     x[0, 0, 0] = 256
@@ -145,8 +169,28 @@ def test_bfloat16_is_summed_in_float32():
     assert library.decode(planes, torch.ones(17, 1, dtype=torch.bfloat16), 1, 1, 1, 1, 1, False, False).item() == 272
 
 
+def test_numbers_beyond_the_edges_stay_as_they_are(in_pairs):
+    """Vectors end at the edge of the matrix, wherever in a strip that is."""
+    for columns in (1, 7, 31, 64, 129, 2 * compiled.STRIP + 3):
+        for dtype in TOLERANCE:
+            for width in (1, 2, 3, 4):
+                for blocks in (False, True):
+                    factor, memory = torch.ones(5, 2 * width, dtype=dtype), torch.full((4, columns + 70), 7.0, dtype=dtype)
+                    inner = memory[:3, 3 : 3 + columns]
+                    planes = library.encode(inner[None], factor, 2, width, False, blocks)
+                    around = torch.full((planes.numel() + 70,), 7.0, dtype=dtype)
+                    compiled.encode(inner[None], factor, 2, width, False, blocks, into=around[3:-67].view(planes.shape))
+                    assert torch.equal(around[3:-67].view(planes.shape), planes)
+                    assert (around[:3] == 7).all()
+                    assert (around[-67:] == 7).all()
+                    compiled.decode(planes, factor, 2, width, 1, 3, columns, False, blocks, into=inner[None])
+                    assert (memory[:, :3] == 7).all()
+                    assert (memory[:, 3 + columns :] == 7).all()
+                    assert (memory[3] == 7).all()
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_nan_and_infinity_spread_as_in_plain_pytorch(dtype):
+def test_nan_and_infinity_spread_as_in_plain_pytorch(dtype, in_pairs):
     x, factor = random_tensors((1, 8, 64), (7, 4), dtype=dtype)
     x[0, 1, 3] = float("nan")
     x[0, [3, 6], [9, 0]] = float("inf")
@@ -169,6 +213,18 @@ def test_zero_coefficients_are_left_out_of_compiled_sums():
     assert planes[:2].isfinite().all()
     assert not planes[1].any()
     assert planes[2].isnan().nonzero().tolist() == [[0, 0]]
+
+
+def test_pairs_of_zero_coefficients_are_left_out_of_bfloat16_sums(in_pairs):
+    """A zero beside another number is multiplied where they are multiplied together."""
+    x, factor = torch.ones(1, 4, 4).bfloat16(), torch.tensor([[0, 0, 1, 2], [0, 3, 0, 0], [0, 0, 0, 0]]).bfloat16()
+    x[0, 0, 0] = float("nan")
+    planes = library.encode(x, factor, 2, 2, False, False)
+    assert planes[[0, 2]].isfinite().all()
+    assert planes[1].isnan().nonzero().tolist() == ([[0, 0]] if in_pairs else [])
+    # The last of an odd number has a zero beside it that meets no number of the matrix.
+    odd = torch.tensor([[1.0, 2.0, 4.0, float("inf")]]).bfloat16()
+    assert library.encode(odd[None], torch.ones(1, 3).bfloat16(), 1, 3, False, False).flatten().tolist() == [7, float("inf")]
 
 
 def test_kernels_refuse_tensors_that_do_not_fit():
@@ -249,9 +305,9 @@ def test_kernels_are_compiled_where_machine_code_cannot_be_kept(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return cfunc(signature)
 
-    cfunc = compiled.cfunc
-    monkeypatch.setattr(compiled, "cfunc", without_a_place)
-    assert compiled._entry.__wrapped__(True, torch.float32).address
+    cfunc = machine_code.cfunc
+    monkeypatch.setattr(machine_code, "cfunc", without_a_place)
+    assert compiled._entry.__wrapped__(True, torch.float32, False).address
 
 
 def test_an_unknown_backend_is_refused():

@@ -9,7 +9,7 @@ from test_ops import STRASSEN, random_tensors
 
 from stlsearch.algorithm import BilinearAlgorithm
 from stlsearch.evaluate.memory import peak_extra_bytes
-from stlsearch.ops import Bases, encode_weights, memory, product, stl_matmul
+from stlsearch.ops import Bases, compiled, encode_weights, memory, product, stl_matmul
 from stlsearch.targets import Target
 
 RANK = 7
@@ -19,11 +19,17 @@ DOWN, ALONG, ACROSS = ROWS // 2, INNER // 2, COLUMNS // 2  # tiles
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def problem(request):
-    """x, an encoded weight and its bases; and what bfloat16 alone needs, one factor at a time in float32."""
+    """x, an encoded weight and its bases; and what bfloat16 alone needs: one factor at a time, in float32, or in pairs, with zeros."""
     algorithm = BilinearAlgorithm.from_exact(Target.matmul(2, 2, 2), *STRASSEN)
     bases = Bases.prepare(algorithm, dtype=request.param)
     x, weight = random_tensors((ROWS, INNER), (INNER, COLUMNS), dtype=request.param)
-    return x, encode_weights(weight, bases), bases, 4 * RANK * 4 if request.param == torch.bfloat16 else 0
+    return x, encode_weights(weight, bases), bases, factor_bytes(request.param)
+
+
+def factor_bytes(dtype):
+    if dtype != torch.bfloat16:
+        return 0
+    return 4 * (RANK + RANK % 2) * 2 if compiled.PAIRED else 4 * RANK * 4
 
 
 def planes_of(rows):

@@ -137,6 +137,7 @@ def _timing(measurement: Measurement) -> dict[str, object]:
         **measurement.timing.to_dict(),
         "ideal_speedup": measurement.ideal.speedup,
         "of_ideal": measurement.of_ideal,
+        "same_kernel_speedup": measurement.same_kernel,
         "machine": measurement.machine.to_dict(),
         "extra_bytes": measurement.extra_bytes,
         "dense_extra_bytes": measurement.dense_extra_bytes,

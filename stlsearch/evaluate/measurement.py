@@ -73,6 +73,11 @@ class Measurement:
         return self.timing.speedup / self.ideal.speedup
 
     @property
+    def same_kernel(self) -> float:
+        """The speed-up over an ordinary product by the operator's own kernel where that beats torch.matmul: what the algorithm gains."""
+        return self.timing.speedup / self.machine.own
+
+    @property
     def bound_bytes(self) -> int:
         """Bytes of the tensors that the stages make, each once: forward, encoded activations, products and result."""
         return ITEM_BYTES[self.dtype] * self.cost.new_values(self.direction)
@@ -103,6 +108,7 @@ class Measurement:
             **self.timing.to_dict(),
             "ideal": self.ideal.to_dict(),
             "of_ideal": self.of_ideal,
+            "same_kernel_speedup": self.same_kernel,
             "machine": self.machine.to_dict(),
             "stages_s": self.stages or None,
             "alone_s": self.alone,

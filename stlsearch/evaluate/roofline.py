@@ -6,8 +6,10 @@ A stage that does `macs` multiply-accumulates and reads plus writes `values` num
 
 on a machine of F FLOP/s and B bytes/s. The unfused operator with a weight encoded beforehand is the sum over its stages; the
 ordinary product is one stage forward and three with its gradients. Both F and B are measured, on the device and in the dtype
-in question, in the run whose times they are held against: F is what torch.matmul reaches at that very size, B what a large copy
-reaches. So the ideal is an implementation whose every stage runs as well as the ordinary product does, or as well as a copy.
+in question, in the run whose times they are held against: F is what the ordinary product reaches at that very size, by torch.matmul or
+by the operator's own kernel (`stlsearch.ops.blocked`), whichever is faster, and B what a large copy reaches. So the ideal is an
+implementation whose every stage runs as well as the ordinary product can, or as well as a copy. What it is compared with is
+torch.matmul: where the operator's own kernel is faster, that is part of the speed-up, and `Machine.own` says how much of it.
 
 It is no strict bound. Tensors that stay in a cache from one stage to the next move faster than B, stages that are fused do not
 move them at all, and the batched products, of smaller matrices, may run at another rate than F. That is what a measured speed-up
@@ -16,7 +18,7 @@ above the ideal means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ from torch import Tensor
 from stlsearch.devices import available_memory
 from stlsearch.evaluate.cost import ITEM_BYTES, Cost, Work
 from stlsearch.evaluate.timing import time_alone
+from stlsearch.ops import blocked
+from stlsearch.ops.library import multiply as multiply_planes
 
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}
 """Size of the tensor copied to measure the bandwidth: several times the last cache, and long beside a kernel's launch."""
@@ -38,10 +42,17 @@ class Machine:
     Attributes:
         flops: F, floating-point operations per second (2 per multiply-accumulate).
         bandwidth: B, bytes read plus written per second.
+        dense_flops: those of torch.matmul, None where they are F.
     """
 
     flops: float
     bandwidth: float
+    dense_flops: float | None = None
+
+    @property
+    def own(self) -> float:
+        """How many times as fast as torch.matmul the operator's own kernel multiplies the same matrices; 1 where it has none."""
+        return 1.0 if self.dense_flops is None else self.flops / self.dense_flops
 
     def seconds(self, work: Work, dtype: str) -> float:
         """max(2 macs / F, bytes / B)."""
@@ -53,7 +64,7 @@ class Machine:
 
     def to_dict(self) -> dict[str, float]:
         """JSON values."""
-        return {"flops_per_s": self.flops, "bytes_per_s": self.bandwidth}
+        return {"flops_per_s": self.flops, "dense_flops_per_s": self.flops / self.own, "bytes_per_s": self.bandwidth}
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Ideal:
     Attributes:
         stages: seconds of each stage, by name as in `Cost.work`.
         bounds: "arithmetic" or "bandwidth", what limits each stage.
-        dense: seconds of the ordinary product, with its gradients in a backward pass.
+        dense: seconds of torch.matmul, with its gradients in a backward pass.
     """
 
     stages: dict[str, float]
@@ -94,19 +105,24 @@ class Ideal:
 def ideal(cost: Cost, machine: Machine, dtype: str, direction: str = "forward") -> Ideal:
     """The roofline times of a pass (see `stlsearch.evaluate.cost.PASSES`) with the weight encoded beforehand."""
     work = cost.work(direction)
+    as_torch = replace(machine, flops=machine.flops / machine.own)
     return Ideal(
         stages={stage: machine.seconds(each, dtype) for stage, each in work.items()},
         bounds={stage: machine.bound(each, dtype) for stage, each in work.items()},
-        dense=sum(machine.seconds(each, dtype) for each in cost.dense_work(direction).values()),
+        dense=sum(as_torch.seconds(each, dtype) for each in cost.dense_work(direction).values()),
     )
 
 
 def measure_machine(x: Tensor, weight: Tensor, *, time_limit: float = 2.0) -> Machine:
-    """What the device of x (M, K) and weight (K, N) reaches in their dtype at best: F by x @ weight, B by `measure_bandwidth`."""
+    """What the device of x (M, K) and weight (K, N) reaches in their dtype at best: F by their product, B by `measure_bandwidth`."""
+    operations = 2 * x.shape[0] * x.shape[1] * weight.shape[1]
+    planes = x[None], weight[None]
     with torch.inference_mode():
-        seconds = time_alone(lambda: x @ weight, device=x.device, time_limit=time_limit)
-    rows, inner = x.shape
-    return Machine(2 * rows * inner * weight.shape[1] / seconds, measure_bandwidth(x.device, x.dtype))
+        dense = operations / time_alone(lambda: x @ weight, device=x.device, time_limit=time_limit)
+        own = 0.0
+        if blocked.faster(*planes):
+            own = operations / time_alone(lambda: multiply_planes(*planes), device=x.device, time_limit=time_limit)
+    return Machine(max(dense, own), measure_bandwidth(x.device, x.dtype), dense if own > dense else None)
 
 
 def measure_bandwidth(device: torch.device, dtype: torch.dtype) -> float:

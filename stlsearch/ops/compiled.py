@@ -4,7 +4,9 @@ Each tile is read once. A strip of tiles is taken apart into one row per place i
 every term is then a sum of those rows, kept in registers, and is written once. Plain PyTorch writes and reads the permuted
 matrix in between. Coefficients that are zero are left out, so a sparse exact basis costs its additions only.
 
-float32 and float64 are computed as they are; bfloat16 is stored, but summed in float32 and rounded once.
+float32 and float64 are computed as they are; bfloat16 is stored, but summed in float32 and rounded once. Processors that multiply
+bfloat16 themselves do so with two numbers at a time (`stlsearch.ops.bfloat16`): there a zero is left out only beside another zero, and
+denormal numbers count as zero.
 """
 
 from __future__ import annotations
@@ -14,20 +16,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import carray, cfunc, types
+from numba import carray
 from torch import Tensor
+from torch.nn import functional
 
 from stlsearch.errors import InputError
+from stlsearch.ops import blocked, pair_loops, tile_loops
+from stlsearch.ops.bfloat16 import multiplies_pairs
+from stlsearch.ops.jobs import pointer, take
 from stlsearch.ops.memory import empty
+from stlsearch.ops.strips import STRIP, buffer
 from stlsearch.ops.threads import run_together
-from stlsearch.ops.tile_loops import STRIP, decode_rows, encode_rows
-from stlsearch.solvers.simd import intrinsic
+from stlsearch.solvers.machine_code import c_function
 
 WORDS = 23  # of a job
 PORTIONS = 4  # of each thread: the others go on when one is interrupted
 WORTH_SHARING = 1 << 22  # multiplications of a plane below which a product of its own costs more than it saves
 WORTH_A_THREAD = 1 << 16  # values below which a second thread costs more than it saves
+
+PAIRED = multiplies_pairs()
+"""Whether bfloat16 is multiplied two numbers at a time, see `stlsearch.ops.bfloat16`."""
 
 SUMMED_IN = {torch.float64: np.float64, torch.float32: np.float32, torch.bfloat16: np.float32}
 """What each dtype is summed in."""
@@ -83,21 +91,26 @@ def _check(matrix: Tensor, planes: Tensor, factor: Tensor, tiles: tuple[int, int
         raise InputError(f"matrix, planes and factor do not fit each other: {given}")
 
 
-def multiply(left: Tensor, right: Tensor, *, into: Tensor | None = None) -> Tensor:
-    """As `stlsearch.ops.plain.multiply`; `into` is memory for the products.
+def multiply(left: Tensor, right: Tensor, *, into: Tensor | None = None, add: bool = False) -> Tensor:
+    """As `stlsearch.ops.plain.multiply`; `into` is memory for the products, and with `add` they are added to what it holds.
 
-    A batched product gives every thread planes of its own and leaves some idle at the end, a seventh of the time for seven planes on
-    two threads. So the planes that are left over are multiplied one by one, by all threads together.
+    PyTorch's batched product gives every thread planes of its own and leaves some idle at the end, a seventh of the time for seven
+    planes on two threads. So the planes that are left over are multiplied one by one, by all threads together.
     """
     rank, rows, inner = left.shape
     columns = right.shape[2]
     products = empty(left, rank, rows, columns) if into is None else into
-    threads = torch.get_num_threads()
-    together = rank - rank % threads if threads <= rank and rows * inner * columns >= WORTH_SHARING else rank
-    if together:
-        torch.bmm(left[:together], right[:together], out=products[:together])
-    for s in range(together, rank):
-        torch.mm(left[s], right[s], out=products[s])
+    if blocked.faster(left, right):
+        blocked.multiply(left, right, products, add=add)
+    elif add:
+        products.baddbmm_(left, right)
+    else:
+        threads = torch.get_num_threads()
+        together = rank - rank % threads if threads <= rank and rows * inner * columns >= WORTH_SHARING else rank
+        if together:
+            torch.bmm(left[:together], right[:together], out=products[:together])
+        for s in range(together, rank):
+            torch.mm(left[s], right[s], out=products[s])
     return products
 
 
@@ -119,9 +132,14 @@ def _numbers(tensor: Tensor) -> np.ndarray:
 
 def _in_threads(encoding: bool, tile_rows: int, size: int, factor: Tensor, inputs: int, source: Any, target: Any, geometry: tuple) -> None:
     """Run `encode_rows` or `decode_rows` on all rows of tiles, shared out over PyTorch's number of threads."""
-    kind = SUMMED_IN[factor.dtype]
-    coefficients = factor.detach().to(torch.float64 if kind is np.float64 else torch.float32).numpy()
-    nonzero = coefficients != 0
+    paired = PAIRED and factor.dtype == torch.bfloat16
+    if paired:
+        inputs = -(-inputs // 2)
+        coefficients = _numbers(functional.pad(factor, (0, factor.shape[1] % 2)).contiguous()).view(np.uint32)
+        nonzero = coefficients & 0x7FFF7FFF != 0  # but for the signs
+    else:
+        coefficients = factor.detach().to(torch.float64 if factor.dtype == torch.float64 else torch.float32).numpy()
+        nonzero = coefficients != 0
     starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))]).astype(np.intp)
     entries, numbers = np.nonzero(nonzero)[1].astype(np.intp), coefficients[nonzero]
     planes, matrix = (source, target) if source.ndim == 3 else (target, source)
@@ -130,58 +148,39 @@ def _in_threads(encoding: bool, tile_rows: int, size: int, factor: Tensor, input
     arrays = (planes, matrix, starts, entries, numbers)
     sizes = (*planes.shape, matrix.size, len(starts), len(entries))
     job = np.array((0, portion, tile_rows, inputs, *sizes, *(array.ctypes.data for array in arrays), *geometry), dtype=np.intp)
-    run_together(_entry(encoding, factor.dtype).address, job, arrays, threads)
+    run_together(_entry(encoding, factor.dtype, paired).address, job, arrays, threads)
 
 
 @cache
-def _entry(encoding: bool, dtype: torch.dtype) -> Any:
+def _entry(encoding: bool, dtype: torch.dtype, paired: bool) -> Any:
     """The C function that takes portions of a job's rows of tiles until none is left, see `job` in `_in_threads`."""
     summed: Any = SUMMED_IN[dtype]
     stored: Any = np.uint16 if dtype == torch.bfloat16 else summed
+    coefficient: Any = np.uint32 if paired else summed
 
     def body(data):  # type: ignore[no-untyped-def]
         job = carray(data, WORDS, np.intp)
         portion, tile_rows, inputs, rank, down, across = job[1], job[2], job[3], job[4], job[5], job[6]
-        planes = carray(_pointer(job[10]), (rank, down, across), stored)
-        matrix = carray(_pointer(job[11]), job[7], stored)
-        starts = carray(_pointer(job[12]), job[8], np.intp)
-        entries = carray(_pointer(job[13]), job[9], np.intp)
-        numbers = carray(_pointer(job[14]), job[9], summed)
-        source = np.empty(inputs * STRIP, summed)
-        target = np.empty((job[8] - 1) * STRIP, summed)
+        planes = carray(pointer(job[10]), (rank, down, across), stored)
+        matrix = carray(pointer(job[11]), job[7], stored)
+        starts = carray(pointer(job[12]), job[8], np.intp)
+        entries = carray(pointer(job[13]), job[9], np.intp)
+        numbers = carray(pointer(job[14]), job[9], coefficient)
+        source = buffer(inputs * STRIP, coefficient)
+        target = buffer(0 if encoding else (job[8] - 1) * STRIP, stored)
         while True:
-            first = _take(data, portion)
+            first = take(data, portion)
             if first >= tile_rows:
                 break
             last = min(first + portion, tile_rows)
             geometry = job[15], job[16], job[17], job[18], job[19], job[20], job[21] != 0, job[22] != 0
-            if encoding:
-                encode_rows(planes, matrix, starts, entries, numbers, *geometry, source, target, first, last)
+            if paired and encoding:
+                pair_loops.encode_rows(planes, matrix, starts, entries, numbers, *geometry, source, first, last)
+            elif paired:
+                pair_loops.decode_rows(planes, matrix, starts, entries, numbers, *geometry, source, target, first, last)
+            elif encoding:
+                tile_loops.encode_rows(planes, matrix, starts, entries, numbers, *geometry, source, first, last)
             else:
-                decode_rows(planes, matrix, starts, entries, numbers, *geometry, source, target, first, last)
+                tile_loops.decode_rows(planes, matrix, starts, entries, numbers, *geometry, source, target, first, last)
 
-    try:
-        return cfunc(types.void(types.voidptr), cache=True)(body)
-    except RuntimeError:  # no place to keep the machine code, see `stlsearch.solvers.machine_code`
-        return cfunc(types.void(types.voidptr))(body)
-
-
-@intrinsic
-def _pointer(typing, address):  # type: ignore[no-untyped-def]
-    """The address as a pointer."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(address), generate
-
-
-@intrinsic
-def _take(typing, data, portion):  # type: ignore[no-untyped-def]
-    """Add `portion` to the first word of a job, which all threads share, and return what it was."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        counter = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", counter, arguments[1], "seq_cst")
-
-    return types.intp(data, portion), generate
+    return c_function(body)

@@ -254,10 +254,7 @@ def _weight_gradient(
             planes, incoming = views(piece)
             module.encode(matrix[piece], encoder, height, width, row_blocks, column_blocks, into=planes)
             module.encode(grad[piece], decoder, height, output_width, row_blocks, output_blocks, into=incoming)
-            if number:
-                result.baddbmm_(planes.mT, incoming)
-            else:
-                module.multiply(planes.mT, incoming, into=result)
+            module.multiply(planes.mT, incoming, into=result, add=number > 0)
     return result
 
 

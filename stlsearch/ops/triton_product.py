@@ -99,6 +99,7 @@ def multiply(
     *,
     scales: tuple[Tensor, Tensor] | None = None,
     into: Tensor | None = None,
+    add: bool = False,
 ) -> Tensor:
     """As `stlsearch.ops.plain.multiply`: by the vendor's batched product unless the device's table prefers the kernel.
 
@@ -106,7 +107,10 @@ def multiply(
         scales: of the rows of left (r, I) and of the columns of right (r, J), for planes in float8_e4m3fn. These have no batched product
             of the vendor's, so the kernel is the rule.
         into: memory for the products, needed with scales, whose dtype they have.
+        add: whether to add to what `into` holds, without scales.
     """
+    if add and into is not None:
+        return into.baddbmm_(left, right)
     rank, tile_rows, inner = left.shape
     across = right.shape[2]
     chosen = choice("multiply", left.device, left.dtype, rank, tile_rows, inner, across)

@@ -12,8 +12,8 @@ It is solved by iteratively reweighted least squares.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stlsearch.solvers.machine_code import compiled
 from stlsearch.targets import Target
 
 ZERO = 0.03  # a coefficient below this share of its row's norm counts as zero
@@ -36,7 +36,7 @@ def normalise(factors: list[np.ndarray], target: Target, zero: float = ZERO) -> 
     return rescaled
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _normalise(U, V, W, n, m, p, zero):  # type: ignore[no-untyped-def]
     """In place. Unknowns: log x, log y, log z, then the log scale of every u, then of every v."""
     rank, gauge = U.shape[1], n + m + p
@@ -81,7 +81,7 @@ def _normalise(U, V, W, n, m, p, zero):  # type: ignore[no-untyped-def]
                 X[i, r] *= factor
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _axes(mode, i, n, m, p):  # type: ignore[no-untyped-def]
     """The two unknowns of the row and the column of entry i of A, B or C."""
     if mode == 0:
@@ -91,7 +91,7 @@ def _axes(mode, i, n, m, p):  # type: ignore[no-untyped-def]
     return i // p, n + m + i % p
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _least_absolute(index, sign, values, unknowns):  # type: ignore[no-untyped-def]
     """The x that minimises sum_e |values[e] - sum_s sign[e, s] x[index[e, s]]|."""
     weights = np.ones(len(values))
@@ -118,7 +118,7 @@ def _least_absolute(index, sign, values, unknowns):  # type: ignore[no-untyped-d
     return x
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _solve(A, b):  # type: ignore[no-untyped-def]
     """A^-1 b in place of b, A symmetric positive definite and overwritten. (numba's own solver needs LAPACK at compile time.)"""
     size = len(b)

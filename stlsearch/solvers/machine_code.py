@@ -1,24 +1,48 @@
 """How this package compiles its loops with numba: without the interpreter's lock, and kept on the disk.
 
-numba takes kept code for current as long as the file of the function it belongs to is unchanged. Who edits what that function calls in
-another file (`simd`, `lane_algebra`, `dense`) has to touch the file too, or the old code runs on.
+numba takes kept code for current as long as the file of the function it belongs to is unchanged, whatever became of what that function
+calls in other files. So the names under which code is kept contain a hash of all of this package's code that is compiled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import cfunc, njit, types
 
 
 def compiled(**options: Any) -> Callable:
     """`numba.njit` without the interpreter's lock, the machine code kept on the disk where there is a place for it."""
 
     def decorate(function: Callable) -> Callable:
+        _rename(function)
         try:
             return njit(nogil=True, cache=True, **options)(function)
         except RuntimeError:  # neither the package nor the user's cache folder can be written
             return njit(nogil=True, **options)(function)
 
     return decorate
+
+
+def c_function(body: Callable) -> Any:
+    """``void body(void *data)`` for threads that know nothing of Python; kept on the disk likewise."""
+    _rename(body)
+    try:
+        return cfunc(types.void(types.voidptr), cache=True)(body)
+    except RuntimeError:
+        return cfunc(types.void(types.voidptr))(body)
+
+
+def _rename(function: Callable) -> None:
+    function.__qualname__ += f"-{_sources()}"
+
+
+@cache
+def _sources() -> str:
+    """A hash of every file of the package that has to do with numba."""
+    texts = (path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py")))
+    return sha256(b"".join(text for text in texts if b"numba" in text or b"machine_code" in text)).hexdigest()[:12]
