@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 
+from stlsearch.solvers.machine_code import processor
 from stlsearch.solvers.simd import Vector, emit_plus_product, emit_store_some, intrinsic
 
 SUMS = Vector(types.float32)
@@ -21,9 +20,8 @@ _HALF, _WORD = ir.IntType(16), ir.IntType(32)
 
 
 def multiplies_pairs() -> bool:
-    """Whether numba compiles for a processor with the instructions, and its LLVM has their present names (bfloat in place of i32)."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    return llvm.llvm_version_info[0] >= 16 and "+avx512bf16" in features
+    """Whether numba compiles for a processor with the instructions."""
+    return "avx512bf16" in processor()[1]
 
 
 class _BFloat(ir.types._BaseFloatType):  # llvmlite has no such type

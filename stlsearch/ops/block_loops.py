@@ -14,7 +14,7 @@ from stlsearch.solvers.simd import BYTES, load_at, store_at
 
 DEPTH = 512  # terms of the sums
 ROWS = 8 * HEIGHT  # of the left factor copied at a time
-COLUMNS = 512  # of the right one
+COLUMNS = 1024  # of the right one
 PAD = 16  # rows of a power of two would share a few lines of the cache
 ROW_STRIDE, TURNED_STRIDE = DEPTH + PAD, ROWS + PAD
 

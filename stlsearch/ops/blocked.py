@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import binding
 from numba import carray
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from stlsearch.ops.block_loops import LEFT_SIZE, RIGHT_SIZE, multiply_rows
 from stlsearch.ops.jobs import pointer, take
 from stlsearch.ops.strips import buffer
 from stlsearch.ops.threads import run_together
-from stlsearch.solvers.machine_code import c_function
+from stlsearch.solvers.machine_code import c_function, processor
 from stlsearch.solvers.simd import BYTES
 
 WORDS = 23  # of a job
@@ -33,8 +32,9 @@ DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
 
 @cache
 def here() -> bool:
-    """Whether this machine's processor has vectors of 64 bytes that PyTorch's BLAS does not use."""
-    return binding.get_host_cpu_name().startswith("znver") and bool(binding.get_host_cpu_features().get("avx512f"))
+    """Whether numba compiles for a processor with vectors of 64 bytes that PyTorch's BLAS does not use."""
+    name, features = processor()
+    return name.startswith("znver") and "avx512f" in features
 
 
 def faster(left: Tensor, right: Tensor) -> bool:

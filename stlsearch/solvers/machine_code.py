@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import cfunc, njit, types
+from numba.core.registry import cpu_target
 
 
 def compiled(**options: Any) -> Callable:
@@ -35,6 +36,12 @@ def c_function(body: Callable) -> Any:
         return cfunc(types.void(types.voidptr), cache=True)(body)
     except RuntimeError:
         return cfunc(types.void(types.voidptr))(body)
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """The processor that numba compiles for, this machine's unless NUMBA_CPU_NAME says otherwise: LLVM's name of it, and its features."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return name, frozenset(feature[1:] for feature in features.split(",") if feature.startswith("+"))
 
 
 def _rename(function: Callable) -> None:
