@@ -38,12 +38,32 @@ factors = [_fit(equations, [0], start, np.zeros(1, dtype=np.int8))[0] for start 
 hits = sum(solve.stats.cache_hits.values())
 """
 
+OPERATOR = """
+import hashlib
+import numpy as np
+import torch
+from stlsearch.ops import blocked, compiled
+
+generator = torch.Generator().manual_seed(0)
+factors = []
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    matrix, factor, weight = (torch.randn(*size, generator=generator).to(dtype) for size in ((2, 50, 70), (7, 4), (7, 35, 40)))
+    planes = compiled.encode(matrix, factor, 2, 2, False, False)
+    products = planes if dtype == torch.bfloat16 else torch.empty(7, 50, 40, dtype=dtype)
+    if products is not planes:
+        blocked.multiply(planes, weight, products)
+    decoded = compiled.decode(products, factor, 2, 2, 2, 50, 2 * products.shape[2], False, False)
+    factors += [planes.double().numpy(), decoded.double().numpy()]
+entries = [blocked._entry(torch.float32), compiled._entry(True, torch.float32, False), compiled._entry(False, torch.float64, False)]
+hits = int(all(entry._cache_hits for entry in entries))
+"""
+
 REPORT = """
 print(hits, hashlib.sha256(b"".join(factor.tobytes() for factor in factors)).hexdigest())
 """
 
 
-@pytest.mark.parametrize("script", [SWEEPS, ORBITS], ids=["als", "symmetric"])
+@pytest.mark.parametrize("script", [SWEEPS, ORBITS, OPERATOR], ids=["als", "symmetric", "operator"])
 def test_code_read_back_from_the_disk_comes_to_the_same_digits(script, tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     outputs = []

@@ -1,12 +1,15 @@
 """The operator's own batched products against float64: sizes, strides, edges, threads, and where they are used."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ops import random_algorithm, random_tensors
 
-from stlsearch.evaluate import roofline
+from stlsearch.errors import InputError
+from stlsearch.evaluate import measurement, roofline
 from stlsearch.ops import blocked, compiled, encode_weights, stl_matmul
 from stlsearch.ops.block_kernel import HEIGHT
 from stlsearch.ops.block_loops import COLUMNS, DEPTH, ROWS
@@ -133,29 +136,112 @@ def test_the_operator_and_its_gradients(always, monkeypatch, dtype):
         assert float((one - other).norm() / other.norm()) < 10 * TOLERANCE[dtype]
 
 
-def test_they_are_used_where_they_pay(monkeypatch):
-    large = torch.ones(24, 64, 64), torch.ones(24, 64, 64)
+@pytest.mark.parametrize(
+    ("pays", "left", "right", "dtype"),
+    [
+        (True, (24, 64, 64), (24, 64, 64), torch.float32),
+        (True, (24, 64, 64), (24, 64, 64), torch.float64),
+        (False, (24, 64, 64), (24, 64, 64), torch.bfloat16),
+        (False, (24, 2 * HEIGHT - 1, 640), (24, 640, 64), torch.float32),  # few rows
+        (False, (24, 1024, 64), (24, 64, 8), torch.float32),  # few columns
+        (False, (1, 32, 32), (1, 32, 64), torch.float32),  # little work
+    ],
+)
+def test_they_are_used_where_they_pay(monkeypatch, pays, left, right, dtype):
+    factors = torch.ones(left, dtype=dtype), torch.ones(right, dtype=dtype)
     monkeypatch.setattr(blocked, "here", lambda: True)
-    assert blocked.faster(*large)
-    assert not blocked.faster(*(factor.bfloat16() for factor in large))
-    assert not blocked.faster(large[0][:, : HEIGHT - 1].repeat(1, 1, 9), large[1].repeat(1, 9, 1))
-    assert not blocked.faster(large[0], large[1][:, :, :8])
-    assert not blocked.faster(*(factor[:, :16, :16] for factor in large))
-    assert not blocked.faster(*(factor.to("meta") for factor in large))
+    assert blocked.faster(*factors) is pays
+    assert not blocked.faster(*(factor.to("meta") for factor in factors))
     monkeypatch.setattr(blocked, "here", lambda: False)
-    assert not blocked.faster(*large)
+    assert not blocked.faster(*factors)
+
+
+class Alternating:
+    """Times in alternation, of which our own product takes a `ratio`-th."""
+
+    def __init__(self, ratio):
+        self.ratio = ratio
+
+    def __call__(self, candidate, baseline, **options):
+        assert candidate().ndim == 3
+        assert baseline().ndim == 2
+        return SimpleNamespace(speedup=self.ratio)
 
 
 def test_the_roofline_counts_the_faster_product(monkeypatch):
     """The ideal is that of our own product, what it is compared with torch.matmul's."""
     monkeypatch.setattr(blocked, "faster", lambda left, right: True)
     monkeypatch.setattr(roofline, "measure_bandwidth", lambda device, dtype: 1e9)
-    monkeypatch.setattr(roofline, "time_alone", lambda function, **options: 1.0 if function().ndim == 3 else 2.0)
-    machine = roofline.measure_machine(torch.ones(8, 4), torch.ones(4, 16))
-    assert (machine.flops, machine.dense_flops, machine.own) == (1024, 512, 2)
-    monkeypatch.setattr(roofline, "time_alone", lambda function, **options: 2.0 if function().ndim == 3 else 1.0)
-    slower = roofline.measure_machine(torch.ones(8, 4), torch.ones(4, 16))
-    assert (slower.flops, slower.dense_flops, slower.own) == (1024, None, 1)
+    monkeypatch.setattr(roofline, "time_alone", lambda function, **options: 2.0)
+    for ratio, expected in ((2.0, (1024, 512, 2)), (0.5, (512, None, 1))):
+        monkeypatch.setattr(roofline, "compare_times", Alternating(ratio))
+        machine = roofline.measure_machine(torch.ones(8, 4), torch.ones(4, 16))
+        assert (machine.flops, machine.dense_flops, machine.kernel_ratio) == expected
+
+
+@pytest.mark.parametrize(("mode", "small", "own"), [("eager", 0, True), ("plain", 0, False), ("eager", 1 << 20, False)])
+def test_the_same_kernel_is_the_one_that_multiplies(monkeypatch, mode, small, own):
+    monkeypatch.setattr(blocked, "pays", lambda *sizes: True)
+    monkeypatch.setattr(measurement, "SMALL", small)
+    machine = roofline.Machine(flops=300.0, bandwidth=1e9, dense_flops=100.0)
+    algorithm = random_algorithm(2, 2, 2, 7)
+    found = measurement.measure(algorithm, torch.ones(8, 8), torch.ones(8, 8), mode=mode, repeats=1, machine=machine, stages=False)
+    assert found.own_kernel is own
+    assert found.same_kernel == found.timing.speedup / (3 if own else 1)
+    assert found.to_dict()["same_kernel_speedup"] == found.same_kernel
+
+
+WRONG = {
+    "fewer planes": ((3, 20, 30), (1, 30, 40), (3, 20, 40)),
+    "another inner size": ((3, 20, 30), (3, 29, 40), (3, 20, 40)),
+    "a result of another size": ((3, 20, 30), (3, 30, 40), (2, 20, 40)),
+}
+
+
+@pytest.mark.parametrize(("left", "right", "into"), WRONG.values(), ids=WRONG)
+def test_what_does_not_fit_is_refused(always, left, right, into):
+    with pytest.raises(InputError, match="factors and products do not fit each other"):
+        compiled.multiply(torch.ones(left), torch.ones(right), into=torch.empty(into))
+    assert not always
+
+
+def test_other_dtypes_and_sums_without_a_place_are_refused(always):
+    left, right = torch.ones(3, 20, 30), torch.ones(3, 30, 40)
+    with pytest.raises(InputError, match="factors and products do not fit each other"):
+        torch.ops.stlsearch.multiply(left, right.double())
+    with pytest.raises(InputError, match="nothing to add the products to"):
+        compiled.multiply(left, right, add=True)
+    assert not always
+
+
+def test_results_whose_columns_are_no_neighbours_and_negated_views(always):
+    left, right = random_tensors((3, 20, 30), (3, 30, 40))
+    into = torch.empty(3, 40, 20, dtype=left.dtype).mT
+    assert error(compiled.multiply(left, right, into=into), left, right) < 1e-14
+    assert always == []
+    assert error(compiled.multiply(torch._neg_view(left), right), -left, right) < 1e-14
+    assert always == [False]
+
+
+@pytest.mark.parametrize(("rank", "rows", "columns", "threads"), [(1, 400, 1100, 16), (7, 30, 700, 6), (1, 25, 40, 8)])
+def test_few_planes_are_shared_out_too(monkeypatch, rank, rows, columns, threads):
+    jobs = []
+
+    def run(address, job, arrays, count):
+        jobs.append((int(job[1]), count))
+        run_together(address, job, arrays, min(count, 2))
+
+    run_together = blocked.run_together
+    monkeypatch.setattr(blocked, "run_together", run)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    left, right = random_tensors((rank, rows, 300), (rank, 300, columns), dtype=torch.float32)
+    into = torch.empty(rank, rows, columns)
+    blocked.multiply(left, right, into)
+    assert error(into, left, right) < 1e-6
+    parts = max(1, rows // blocked.LEAST_ROWS) * max(1, columns // blocked.LEAST_COLUMNS)
+    ((tasks, count),) = jobs
+    assert tasks == rank * parts or tasks >= threads * blocked.TASKS
+    assert count == min(threads, tasks)
 
 
 def test_compiled_products_agree_either_way(always):

@@ -209,7 +209,7 @@ def _text(found: Sequence[Measurement], machine: dict[str, object], stages: bool
     bases = ", ".join(f"{', '.join(each)} (rank {rank})" for rank, each in named.items())
     notes = (
         "speed-up: median of interleaved pairs, weights encoded beforehand; ideal: every stage at the rate of a large product or copy\n"
-        "same kernel: over an ordinary product by the operator's own kernel, where that is faster than torch.matmul\n"
+        "same kernel: over an ordinary product by the operator's own kernel, where that multiplies\n"
         "error: ||Y - XB||/||XB|| against float64 on Gaussian matrices; extra: peak memory beyond the inputs, dense: of torch.matmul,\n"
         "bound: of the tensors every stage makes"
     )

@@ -185,7 +185,7 @@ def _timings(found: Evaluation) -> str:
     return (
         f"{table([header, *rows], right=range(1, len(header)))}\n"
         "medians of interleaved pairs, weights pre-encoded; ideal: what the roofline allows (`stlsearch bench` has more);\n"
-        "same kernel: over an ordinary product by the operator's own kernel, where that is faster than torch.matmul;\n"
+        "same kernel: over an ordinary product by the operator's own kernel, where that multiplies;\n"
         "extra: peak memory beyond inputs and encoded weight"
     )
 

@@ -20,7 +20,8 @@ from stlsearch.evaluate.memory import peak_extra_bytes
 from stlsearch.evaluate.roofline import Ideal, Machine, ideal, measure_machine
 from stlsearch.evaluate.stages import time_stages
 from stlsearch.evaluate.timing import Timing, compare_times, time_alone
-from stlsearch.ops import DTYPES, Bases, Layout, backend, encode_weights, stl_matmul
+from stlsearch.ops import DTYPES, Bases, Layout, backend, blocked, encode_weights, stl_matmul
+from stlsearch.ops.product import SMALL
 
 MODES = ("eager", "plain", "compiled", "triton")
 """How the operator runs: as it is called, but on CUDA in plain PyTorch; in plain PyTorch anywhere; through
@@ -39,6 +40,7 @@ class Measurement:
         direction: one of `stlsearch.evaluate.cost.PASSES`. "backward" is the product followed by the gradients of x and of
             the encoded weight, against the ordinary product followed by those of x and of the weight.
         timing: the candidate is the operator, the baseline torch.matmul, in alternation.
+        own_kernel: whether the products are those of `stlsearch.ops.blocked`.
         machine: what the device reached in that dtype and size.
         ideal: the roofline times on it.
         stages: seconds of each stage alone, empty where they cannot be told apart (not in eager mode) or were not asked for.
@@ -58,6 +60,7 @@ class Measurement:
     mode: str
     direction: str
     timing: Timing
+    own_kernel: bool
     machine: Machine
     ideal: Ideal
     stages: dict[str, float]
@@ -74,8 +77,11 @@ class Measurement:
 
     @property
     def same_kernel(self) -> float:
-        """The speed-up over an ordinary product by the operator's own kernel where that beats torch.matmul: what the algorithm gains."""
-        return self.timing.speedup / self.machine.own
+        """The speed-up over an ordinary product by the kernel that the operator multiplies with: what the algorithm gains.
+
+        That over torch.matmul, divided by `Machine.kernel_ratio` where the operator's own kernel multiplies.
+        """
+        return self.timing.speedup / (self.machine.kernel_ratio if self.own_kernel else 1)
 
     @property
     def bound_bytes(self) -> int:
@@ -198,6 +204,7 @@ def measure(
         mode=mode,
         direction=direction,
         timing=timing,
+        own_kernel=_own_kernel(cost, x, mode),
         machine=machine,
         ideal=ideal(cost, machine, dtype, direction),
         stages=parts,
@@ -207,6 +214,13 @@ def measure(
         dense_extra_bytes=dense_extra,
         rel_error=rel_error,
     )
+
+
+def _own_kernel(cost: Cost, x: Tensor, mode: str) -> bool:
+    """Whether the operator multiplies planes of that many tiles by `stlsearch.ops.blocked`."""
+    rows, inner, columns = (-(-size // width) for size, width in zip(cost.size, cost.tile, strict=True))
+    by_pytorch = mode == "plain" or (mode == "eager" and cost.rank * rows * (inner + columns) <= SMALL)
+    return x.device.type == "cpu" and not by_pytorch and blocked.pays(cost.rank, rows, inner, columns, x.dtype)
 
 
 Product = Callable[[], Tensor]

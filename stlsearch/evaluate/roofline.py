@@ -9,7 +9,7 @@ ordinary product is one stage forward and three with its gradients. Both F and B
 in question, in the run whose times they are held against: F is what the ordinary product reaches at that very size, by torch.matmul or
 by the operator's own kernel (`stlsearch.ops.blocked`), whichever is faster, and B what a large copy reaches. So the ideal is an
 implementation whose every stage runs as well as the ordinary product can, or as well as a copy. What it is compared with is
-torch.matmul: where the operator's own kernel is faster, that is part of the speed-up, and `Machine.own` says how much of it.
+torch.matmul: where the operator's own kernel is faster, that is part of the speed-up, and `Machine.kernel_ratio` says how much of it.
 
 It is no strict bound. Tensors that stay in a cache from one stage to the next move faster than B, stages that are fused do not
 move them at all, and the batched products, of smaller matrices, may run at another rate than F. That is what a measured speed-up
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stlsearch.devices import available_memory
 from stlsearch.evaluate.cost import ITEM_BYTES, Cost, Work
-from stlsearch.evaluate.timing import time_alone
+from stlsearch.evaluate.timing import compare_times, time_alone
 from stlsearch.ops import blocked
 from stlsearch.ops.library import multiply as multiply_planes
 
@@ -50,7 +50,7 @@ class Machine:
     dense_flops: float | None = None
 
     @property
-    def own(self) -> float:
+    def kernel_ratio(self) -> float:
         """How many times as fast as torch.matmul the operator's own kernel multiplies the same matrices; 1 where it has none."""
         return 1.0 if self.dense_flops is None else self.flops / self.dense_flops
 
@@ -64,7 +64,7 @@ class Machine:
 
     def to_dict(self) -> dict[str, float]:
         """JSON values."""
-        return {"flops_per_s": self.flops, "dense_flops_per_s": self.flops / self.own, "bytes_per_s": self.bandwidth}
+        return {"flops_per_s": self.flops, "dense_flops_per_s": self.flops / self.kernel_ratio, "bytes_per_s": self.bandwidth}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Ideal:
 def ideal(cost: Cost, machine: Machine, dtype: str, direction: str = "forward") -> Ideal:
     """The roofline times of a pass (see `stlsearch.evaluate.cost.PASSES`) with the weight encoded beforehand."""
     work = cost.work(direction)
-    as_torch = replace(machine, flops=machine.flops / machine.own)
+    as_torch = replace(machine, flops=machine.flops / machine.kernel_ratio)
     return Ideal(
         stages={stage: machine.seconds(each, dtype) for stage, each in work.items()},
         bounds={stage: machine.bound(each, dtype) for stage, each in work.items()},
@@ -114,15 +114,19 @@ def ideal(cost: Cost, machine: Machine, dtype: str, direction: str = "forward") 
 
 
 def measure_machine(x: Tensor, weight: Tensor, *, time_limit: float = 2.0) -> Machine:
-    """What the device of x (M, K) and weight (K, N) reaches in their dtype at best: F by their product, B by `measure_bandwidth`."""
+    """What the device of x (M, K) and weight (K, N) reaches in their dtype at best: F by their product, B by `measure_bandwidth`.
+
+    Where the operator's own kernel may be faster, it and torch.matmul are timed in alternation.
+    """
     operations = 2 * x.shape[0] * x.shape[1] * weight.shape[1]
     planes = x[None], weight[None]
     with torch.inference_mode():
         dense = operations / time_alone(lambda: x @ weight, device=x.device, time_limit=time_limit)
-        own = 0.0
+        ratio = 1.0
         if blocked.faster(*planes):
-            own = operations / time_alone(lambda: multiply_planes(*planes), device=x.device, time_limit=time_limit)
-    return Machine(max(dense, own), measure_bandwidth(x.device, x.dtype), dense if own > dense else None)
+            timing = compare_times(lambda: multiply_planes(*planes), lambda: x @ weight, device=x.device, time_limit=2 * time_limit)
+            ratio = max(1.0, timing.speedup)
+    return Machine(ratio * dense, measure_bandwidth(x.device, x.dtype), dense if ratio > 1 else None)
 
 
 def measure_bandwidth(device: torch.device, dtype: torch.dtype) -> float:

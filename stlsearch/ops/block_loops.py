@@ -1,7 +1,8 @@
-"""The loops around `stlsearch.ops.block_kernel`: rows of one plane of a batched product.
+"""The loops around `stlsearch.ops.block_kernel`: a block of one plane of a batched product.
 
-Blocks of both factors are copied to where the kernel finds them side by side, small enough to stay in the second-level cache while they
-are used: DEPTH terms of the sums at a time. What a block lacks at the edges is filled with zeros.
+Blocks of both factors are copied to where the kernel finds them side by side, DEPTH terms of the sums at a time: the left one, and the
+panel of the right one that it is multiplied by, stay in the second-level cache, the other panels in the last. What a block lacks at the
+edges is filled with zeros.
 
 Arrays are flat, with strides.
 """
@@ -19,10 +20,16 @@ PAD = 16  # rows of a power of two would share a few lines of the cache
 ROW_STRIDE, TURNED_STRIDE = DEPTH + PAD, ROWS + PAD
 
 LEFT_SIZE = max(ROWS * ROW_STRIDE, DEPTH * TURNED_STRIDE)
-RIGHT_SIZE = DEPTH * COLUMNS
 
 _block = block_product(ROW_STRIDE, 1)
 _turned_block = block_product(1, TURNED_STRIDE)
+
+
+@compiled()
+def right_size(columns, item):  # type: ignore[no-untyped-def]
+    """Numbers of `item` bytes that the blocks of a right factor of so many columns take."""
+    width = WIDTH * BYTES // item
+    return DEPTH * min(COLUMNS, (columns + width - 1) // width * width)
 
 
 @compiled()
@@ -90,7 +97,7 @@ def _pack_turned(right, at, column_stride, depth, columns, packed, panel):  # ty
 
 
 @compiled()
-def multiply_rows(  # type: ignore[no-untyped-def]
+def multiply_block(  # type: ignore[no-untyped-def]
     left, left_at, left_row, left_column, right, right_at, right_row, right_column, out, out_at, out_row,
     rows, inner, columns, add, packed_left, packed_right, edge,
 ):  # fmt: skip
@@ -100,7 +107,7 @@ def multiply_rows(  # type: ignore[no-untyped-def]
         left_row, left_column, right_row, right_column: strides, of which one of each factor is 1.
         out_row: stride of the result's rows; its columns are neighbours.
         add: whether to add to what is there.
-        packed_left, packed_right, edge: memory of LEFT_SIZE, RIGHT_SIZE and HEIGHT x WIDTH vectors.
+        packed_left, packed_right, edge: memory of LEFT_SIZE and `right_size` numbers and HEIGHT x WIDTH vectors.
     """
     width = WIDTH * (BYTES // left.itemsize)
     for j0 in range(0, columns, COLUMNS):

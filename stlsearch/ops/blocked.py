@@ -1,8 +1,8 @@
 """Batched matrix products in blocks of our own, for CPUs whose vectors PyTorch's BLAS leaves half empty.
 
 PyTorch multiplies float32 and float64 with MKL, which uses vectors of 64 bytes on Intel's processors only: on an AMD Zen 5 these loops are
-twice as fast. Every thread takes whole planes or blocks of their rows, so that none waits for another, and a sum is in the same order
-whatever their number.
+twice as fast. Every thread takes planes, or blocks of their rows and columns where there are few, so that none waits for another, and a
+sum is in the same order whatever their number.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from numba import carray
 from torch import Tensor
 
 from stlsearch.ops.block_kernel import HEIGHT, WIDTH
-from stlsearch.ops.block_loops import LEFT_SIZE, RIGHT_SIZE, multiply_rows
-from stlsearch.ops.jobs import pointer, take
-from stlsearch.ops.strips import buffer
+from stlsearch.ops.block_loops import LEFT_SIZE, multiply_block, right_size
+from stlsearch.ops.jobs import buffer, pointer, take
 from stlsearch.ops.threads import run_together
 from stlsearch.solvers.machine_code import c_function, processor
 from stlsearch.solvers.simd import BYTES
 
-WORDS = 23  # of a job
-LEAST_ROWS = 16 * HEIGHT  # of a task: the right factor is copied for each
+WORDS = 25  # of a job
+LEAST_ROWS, LEAST_COLUMNS = 16 * HEIGHT, 256  # of a task, where there are that many: both factors are copied for each
 LEAST_WORK = 1 << 22  # multiplications of all planes
 TASKS = 4  # of each thread: the others go on when one is interrupted
 DTYPES = {torch.float64: np.float64, torch.float32: np.float32}
@@ -38,10 +37,17 @@ def here() -> bool:
 
 
 def faster(left: Tensor, right: Tensor) -> bool:
-    """Whether `multiply` is the faster way here: not where copying the factors takes longer than multiplying them."""
-    (rank, rows, inner), columns = left.shape, right.shape[2]
-    large = rows >= HEIGHT and columns * left.element_size() >= WIDTH * BYTES and rank * rows * inner * columns >= LEAST_WORK
-    return large and left.dtype in DTYPES and left.device.type == "cpu" and here()
+    """Whether `multiply` is the faster way here."""
+    rank, rows, inner = left.shape
+    return left.device.type == "cpu" and pays(rank, rows, inner, right.shape[2], left.dtype)
+
+
+def pays(rank: int, rows: int, inner: int, columns: int, dtype: torch.dtype) -> bool:
+    """Whether `multiply` is the faster way on this CPU: not where copying the factors takes longer than multiplying them."""
+    if dtype not in DTYPES or not here():
+        return False
+    wide = columns * dtype.itemsize >= WIDTH * BYTES
+    return rows >= 2 * HEIGHT and wide and rank * rows * inner * columns >= LEAST_WORK
 
 
 def multiply(left: Tensor, right: Tensor, into: Tensor, *, add: bool = False) -> None:
@@ -51,17 +57,24 @@ def multiply(left: Tensor, right: Tensor, into: Tensor, *, add: bool = False) ->
         if not add:
             into.zero_()
         return
-    left, right = (factor if 1 in factor.stride()[1:] else factor.contiguous() for factor in (left, right))
+    left, right = (factor.resolve_neg() if 1 in factor.stride()[1:] else factor.contiguous() for factor in (left, right))
     threads = torch.get_num_threads()
-    parts = max(1, min(-(-TASKS * threads // rank), rows // LEAST_ROWS))
-    height = -(-rows // (parts * HEIGHT)) * HEIGHT
-    parts = -(-rows // height)
-    threads = min(threads, rank * parts)
+    wanted = -(-TASKS * threads // rank)  # parts of a plane
+    height = _part(rows, min(wanted, rows // LEAST_ROWS), HEIGHT)
+    down = -(-rows // height)
+    width = _part(columns, min(-(-wanted // down), columns // LEAST_COLUMNS), WIDTH * BYTES // left.element_size())
+    across = -(-columns // width)
+    tasks = rank * down * across
     arrays = tuple(map(_flat, (left, right, into)))
     addresses = [word for array in arrays for word in (array.ctypes.data, array.size)]
     strides = [stride for tensor in (left, right, into) for stride in tensor.stride()]
-    job = np.array((0, rank * parts, parts, height, rows, inner, columns, add, *addresses, *strides), dtype=np.intp)
-    run_together(_entry(left.dtype).address, job, arrays, threads)
+    job = np.array((0, tasks, down, across, height, width, rows, inner, columns, add, *addresses, *strides), dtype=np.intp)
+    run_together(_entry(left.dtype).address, job, arrays, min(threads, tasks))
+
+
+def _part(size: int, parts: int, step: int) -> int:
+    """The size of one of so many parts, a multiple of `step`."""
+    return -(-size // (max(1, parts) * step)) * step
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
@@ -78,21 +91,27 @@ def _entry(dtype: torch.dtype) -> Any:
 
     def body(data):  # type: ignore[no-untyped-def]
         job = carray(data, WORDS, np.intp)
-        parts, height, rows, inner, columns, add = job[2], job[3], job[4], job[5], job[6], job[7] != 0
-        left = carray(pointer(job[8]), job[9], kind)
-        right = carray(pointer(job[10]), job[11], kind)
-        out = carray(pointer(job[12]), job[13], kind)
-        packed_left, packed_right, edge = buffer(LEFT_SIZE, kind), buffer(RIGHT_SIZE, kind), buffer(edge_size, kind)
+        tasks, down, across, height, width = job[1], job[2], job[3], job[4], job[5]
+        rows, inner, columns, add = job[6], job[7], job[8], job[9] != 0
+        left = carray(pointer(job[10]), job[11], kind)
+        right = carray(pointer(job[12]), job[13], kind)
+        out = carray(pointer(job[14]), job[15], kind)
+        left_plane, left_row, left_column = job[16], job[17], job[18]
+        right_plane, right_row, right_column = job[19], job[20], job[21]
+        out_plane, out_row = job[22], job[23]
+        packed_left, edge = buffer(LEFT_SIZE, kind), buffer(edge_size, kind)
+        packed_right = buffer(right_size(width, left.itemsize), kind)
         while True:
             task = take(data, 1)
-            if task >= job[1]:
+            if task >= tasks:
                 break
-            plane, first = task // parts, task % parts * height
-            multiply_rows(
-                left, plane * job[14] + first * job[15], job[15], job[16],
-                right, plane * job[17], job[18], job[19],
-                out, plane * job[20] + first * job[21], job[21],
-                min(height, rows - first), inner, columns, add, packed_left, packed_right, edge,
+            plane, part = task // (down * across), task % (down * across)
+            i, j = part // across * height, part % across * width
+            multiply_block(
+                left, plane * left_plane + i * left_row, left_row, left_column,
+                right, plane * right_plane + j * right_column, right_row, right_column,
+                out, plane * out_plane + i * out_row + j, out_row,
+                min(height, rows - i), inner, min(width, columns - j), add, packed_left, packed_right, edge,
             )  # fmt: skip
 
     return c_function(body)

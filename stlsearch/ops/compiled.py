@@ -23,9 +23,9 @@ from torch.nn import functional
 from stlsearch.errors import InputError
 from stlsearch.ops import blocked, pair_loops, tile_loops
 from stlsearch.ops.bfloat16 import multiplies_pairs
-from stlsearch.ops.jobs import pointer, take
+from stlsearch.ops.jobs import buffer, pointer, take
 from stlsearch.ops.memory import empty
-from stlsearch.ops.strips import STRIP, buffer
+from stlsearch.ops.strips import STRIP
 from stlsearch.ops.threads import run_together
 from stlsearch.solvers.machine_code import c_function
 
@@ -91,16 +91,27 @@ def _check(matrix: Tensor, planes: Tensor, factor: Tensor, tiles: tuple[int, int
         raise InputError(f"matrix, planes and factor do not fit each other: {given}")
 
 
+def _check_product(left: Tensor, right: Tensor, products: Tensor) -> None:
+    rank, rows, inner = left.shape
+    fits = tuple(right.shape[:2]) == (rank, inner) and tuple(products.shape) == (rank, rows, right.shape[2])
+    if not fits or not left.dtype == right.dtype == products.dtype:
+        given = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (left, right, products))
+        raise InputError(f"factors and products do not fit each other: {given}")
+
+
 def multiply(left: Tensor, right: Tensor, *, into: Tensor | None = None, add: bool = False) -> Tensor:
     """As `stlsearch.ops.plain.multiply`; `into` is memory for the products, and with `add` they are added to what it holds.
 
     PyTorch's batched product gives every thread planes of its own and leaves some idle at the end, a seventh of the time for seven
     planes on two threads. So the planes that are left over are multiplied one by one, by all threads together.
     """
+    if add and into is None:
+        raise InputError("there is nothing to add the products to: give `into`")
     rank, rows, inner = left.shape
     columns = right.shape[2]
     products = empty(left, rank, rows, columns) if into is None else into
-    if blocked.faster(left, right):
+    _check_product(left, right, products)
+    if blocked.faster(left, right) and products.stride(2) == 1:
         blocked.multiply(left, right, products, add=add)
     elif add:
         products.baddbmm_(left, right)
@@ -143,7 +154,7 @@ def _in_threads(encoding: bool, tile_rows: int, size: int, factor: Tensor, input
     starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))]).astype(np.intp)
     entries, numbers = np.nonzero(nonzero)[1].astype(np.intp), coefficients[nonzero]
     planes, matrix = (source, target) if source.ndim == 3 else (target, source)
-    threads = min(torch.get_num_threads(), tile_rows, -(-size // WORTH_A_THREAD))
+    threads = max(1, min(torch.get_num_threads(), tile_rows, -(-size // WORTH_A_THREAD)))
     portion = max(1, tile_rows // (threads * PORTIONS))
     arrays = (planes, matrix, starts, entries, numbers)
     sizes = (*planes.shape, matrix.size, len(starts), len(entries))

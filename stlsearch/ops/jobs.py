@@ -1,11 +1,13 @@
-"""What compiled functions need that several threads call at once: a counter that shares out the work, and pointers to arrays."""
+"""What compiled functions need that several threads call at once: a counter that shares out the work, pointers to arrays, and memory."""
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
-from stlsearch.solvers.simd import intrinsic
+from stlsearch.solvers.machine_code import compiled
+from stlsearch.solvers.simd import BYTES, intrinsic
 
 
 @intrinsic
@@ -27,3 +29,11 @@ def take(typing, data, portion):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw("add", counter, arguments[1], "seq_cst")
 
     return types.intp(data, portion), generate
+
+
+@compiled()
+def buffer(size, kind):  # type: ignore[no-untyped-def]
+    """Uninitialised memory whose vectors do not straddle cache lines."""
+    memory = np.empty(size + BYTES, kind)
+    first = -memory.ctypes.data % BYTES // memory.itemsize
+    return memory[first : first + size]

@@ -7,12 +7,9 @@ places, the last with a zero where their number is odd.
 
 from __future__ import annotations
 
-import numpy as np
-
 from stlsearch.ops.bfloat16 import no_sums, plus_products, write_sums
 from stlsearch.solvers.machine_code import compiled
 from stlsearch.solvers.simd import (
-    BYTES,
     alternate,
     alternate_pairs,
     alternate_pairs_rest,
@@ -25,14 +22,6 @@ from stlsearch.solvers.simd import (
 
 STRIP = 512  # tiles side by side
 ROWS = 4  # of a factor combined at once where they have no zeros
-
-
-@compiled()
-def buffer(size, kind):  # type: ignore[no-untyped-def]
-    """Uninitialised memory whose vectors do not straddle cache lines."""
-    memory = np.empty(size + BYTES, kind)
-    first = -memory.ctypes.data % BYTES // memory.itemsize
-    return memory[first : first + size]
 
 
 @compiled()

@@ -109,7 +109,9 @@ def multiply(
         into: memory for the products, needed with scales, whose dtype they have.
         add: whether to add to what `into` holds, without scales.
     """
-    if add and into is not None:
+    if add:
+        if into is None or scales is not None:
+            raise InputError("products without scales are added, to `into`")
         return into.baddbmm_(left, right)
     rank, tile_rows, inner = left.shape
     across = right.shape[2]

@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-# Not kept on the disk: Numba would not notice when a file changes whose functions and constants another one compiled in.
+# Not kept on the disk: what is compiled in comes from files that `stlsearch.solvers.machine_code` does not look at.
 kernel: Any = njit(nogil=True)
 
 U = np.uint64

@@ -1,7 +1,8 @@
 """How this package compiles its loops with numba: without the interpreter's lock, and kept on the disk.
 
 numba takes kept code for current as long as the file of the function it belongs to is unchanged, whatever became of what that function
-calls in other files. So the names under which code is kept contain a hash of all of this package's code that is compiled.
+calls in other files. So the names under which code is kept contain a hash of every file that mentions numba or this module; constants
+that compiled code takes from elsewhere belong in one of those. Code of other sources stays until its folder, `__pycache__`, is removed.
 """
 
 from __future__ import annotations

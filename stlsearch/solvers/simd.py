@@ -254,11 +254,11 @@ def _llvm(name: str) -> Callable:
     return emit
 
 
-def _shuffle(lanes: Callable[[int], list[int]]) -> Any:
+def _shuffle(chosen: Callable[[int], list[int]]) -> Any:
     """Those lanes of two vectors one after the other, by the lanes of one."""
 
     def emit(builder: Any, x: Any, y: Any) -> Any:
-        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), x.type.count), lanes(x.type.count)))
+        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), x.type.count), chosen(x.type.count)))
 
     return _binary(emit)
 
@@ -266,12 +266,12 @@ def _shuffle(lanes: Callable[[int], list[int]]) -> Any:
 def _alternating(half: int, size: int) -> Callable[[int], list[int]]:
     """Groups of `size` lanes of a half of the one and the other vector in turn."""
 
-    def lanes(count: int) -> list[int]:
+    def chosen(count: int) -> list[int]:
         first = half * count // 2
         starts = range(first, first + count // 2, size)
         return [vector * count + start + k for start in starts for vector in (0, 1) for k in range(size)]
 
-    return lanes
+    return chosen
 
 
 def _every_other_pair(first: int) -> Callable[[int], list[int]]:
