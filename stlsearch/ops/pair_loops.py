@@ -119,9 +119,7 @@ def decode_rows(  # type: ignore[no-untyped-def]
                 one = (s * tile_rows + tile_row) * across + first
                 _pair_up(flat, one, count, one + tile_rows * across, count if s + 1 < rank else 0, source, s // 2, count)
             combine(starts, entries, coefficients, source, count, target, 0, STRIP, STRIP)
-            start = first if column_blocks else first * width
-            for a in range(height):
-                number = a * down + i if row_blocks else i * height + a
-                if number < rows:
-                    row, places = sample * batch_stride + number * row_stride + start, target[a * width * STRIP :]
-                    put_together(matrix, row, columns - start, across, width, column_blocks, count, places)
+            put_together(
+                matrix, sample * batch_stride, i, first, count, rows, columns, row_stride, height, width, row_blocks, column_blocks,
+                down, across, target,
+            )  # fmt: skip

@@ -85,7 +85,20 @@ def _combine_row(first, last, entries, coefficients, source, count, target, begi
 
 
 @compiled()
-def put_together(matrix, row, left, across, width, column_blocks, count, places):  # type: ignore[no-untyped-def]
+def put_together(  # type: ignore[no-untyped-def]
+    matrix, begin, i, first, count, rows, columns, row_stride, height, width, row_blocks, column_blocks, down, across, source
+):  # fmt: skip
+    """Tiles first to first + count in row i of the tiles, to the sample at `begin`; source[a width + c][k] is place (a, c) of one."""
+    start = first if column_blocks else first * width
+    for a in range(height):
+        number = a * down + i if row_blocks else i * height + a
+        if number < rows:
+            row, places = begin + number * row_stride + start, source[a * width * STRIP :]
+            _put_row_together(matrix, row, columns - start, across, width, column_blocks, count, places)
+
+
+@compiled()
+def _put_row_together(matrix, row, left, across, width, column_blocks, count, places):  # type: ignore[no-untyped-def]
     """One row of the places of `count` tiles to the matrix, where it begins at `row` and `left` columns are left."""
     step = lanes(matrix)
     if column_blocks or width == 1:
