@@ -45,16 +45,12 @@ import torch
 from stlsearch.ops import blocked, compiled
 
 generator = torch.Generator().manual_seed(0)
-factors = []
-for dtype in (torch.float32, torch.float64, torch.bfloat16):
-    matrix, factor, weight = (torch.randn(*size, generator=generator).to(dtype) for size in ((2, 50, 70), (7, 4), (7, 35, 40)))
-    planes = compiled.encode(matrix, factor, 2, 2, False, False)
-    products = planes if dtype == torch.bfloat16 else torch.empty(7, 50, 40, dtype=dtype)
-    if products is not planes:
-        blocked.multiply(planes, weight, products)
-    decoded = compiled.decode(products, factor, 2, 2, 2, 50, 2 * products.shape[2], False, False)
-    factors += [planes.double().numpy(), decoded.double().numpy()]
-entries = [blocked._entry(torch.float32), compiled._entry(True, torch.float32, False), compiled._entry(False, torch.float64, False)]
+left, right, matrix, factor = (torch.randn(*size, generator=generator) for size in ((7, 50, 70), (7, 70, 40), (2, 50, 70), (7, 4)))
+products = torch.empty(7, 50, 40)
+blocked.multiply(left, right, products)
+planes = compiled.encode(matrix.bfloat16(), factor.bfloat16(), 2, 2, False, False)
+factors = [products.numpy(), planes.float().numpy()]
+entries = [blocked._entry(torch.float32), compiled._entry(True, torch.bfloat16, compiled.PAIRED)]
 hits = int(all(entry._cache_hits for entry in entries))
 """
 
