@@ -10,7 +10,7 @@ from test_ops import random_algorithm, random_tensors
 
 from stlsearch.errors import InputError
 from stlsearch.evaluate import measurement, roofline
-from stlsearch.ops import blocked, compiled, encode_weights, stl_matmul
+from stlsearch.ops import blocked, compiled, encode_weights, product, stl_matmul
 from stlsearch.ops.block_kernel import HEIGHT
 from stlsearch.ops.block_loops import COLUMNS, DEPTH, ROWS
 
@@ -182,7 +182,7 @@ def test_the_roofline_counts_the_faster_product(monkeypatch):
 @pytest.mark.parametrize(("mode", "small", "own"), [("eager", 0, True), ("plain", 0, False), ("eager", 1 << 20, False)])
 def test_the_same_kernel_is_the_one_that_multiplies(monkeypatch, mode, small, own):
     monkeypatch.setattr(blocked, "pays", lambda *sizes: True)
-    monkeypatch.setattr(measurement, "SMALL", small)
+    monkeypatch.setattr(product, "SMALL", small)
     machine = roofline.Machine(flops=300.0, bandwidth=1e9, dense_flops=100.0)
     algorithm = random_algorithm(2, 2, 2, 7)
     found = measurement.measure(algorithm, torch.ones(8, 8), torch.ones(8, 8), mode=mode, repeats=1, machine=machine, stages=False)

@@ -21,7 +21,7 @@ from stlsearch.evaluate.roofline import Ideal, Machine, ideal, measure_machine
 from stlsearch.evaluate.stages import time_stages
 from stlsearch.evaluate.timing import Timing, compare_times, time_alone
 from stlsearch.ops import DTYPES, Bases, Layout, backend, blocked, encode_weights, stl_matmul
-from stlsearch.ops.product import SMALL
+from stlsearch.ops.product import is_small
 
 MODES = ("eager", "plain", "compiled", "triton")
 """How the operator runs: as it is called, but on CUDA in plain PyTorch; in plain PyTorch anywhere; through
@@ -219,7 +219,7 @@ def measure(
 def _own_kernel(cost: Cost, x: Tensor, mode: str) -> bool:
     """Whether the operator multiplies planes of that many tiles by `stlsearch.ops.blocked`."""
     rows, inner, columns = (-(-size // width) for size, width in zip(cost.size, cost.tile, strict=True))
-    by_pytorch = mode == "plain" or (mode == "eager" and cost.rank * rows * (inner + columns) <= SMALL)
+    by_pytorch = mode == "plain" or (mode == "eager" and is_small(cost.rank, rows, inner, columns))
     return x.device.type == "cpu" and not by_pytorch and blocked.pays(cost.rank, rows, inner, columns, x.dtype)
 
 

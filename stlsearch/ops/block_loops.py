@@ -2,7 +2,7 @@
 
 Blocks of both factors are copied to where the kernel finds them side by side, DEPTH terms of the sums at a time: the left one, and the
 panel of the right one that it is multiplied by, stay in the second-level cache, the other panels in the last. What a block lacks at the
-edges is filled with zeros.
+edges is filled with zeros. (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", doi 10.1145/1356052.1356053.)
 
 Arrays are flat, with strides.
 """

@@ -104,6 +104,9 @@ def multiply(left: Tensor, right: Tensor, *, into: Tensor | None = None, add: bo
 
     PyTorch's batched product gives every thread planes of its own and leaves some idle at the end, a seventh of the time for seven
     planes on two threads. So the planes that are left over are multiplied one by one, by all threads together.
+
+    Raises:
+        InputError: sizes or dtypes that do not fit each other, or `add` without `into`.
     """
     if add and into is None:
         raise InputError("there is nothing to add the products to: give `into`")

@@ -65,8 +65,12 @@ def _is_small(matrix: Tensor, weight: Tensor, height: int) -> bool:
         return False
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return False
-    rank, inner, columns = weight.shape
-    return rank * -(-matrix.shape[0] * matrix.shape[1] // height) * (inner + columns) <= SMALL
+    return is_small(len(weight), -(-matrix.shape[0] * matrix.shape[1] // height), *weight.shape[1:])
+
+
+def is_small(rank: int, tile_rows: int, inner: int, columns: int) -> bool:
+    """Whether planes of so many rows of tiles, (r, I, J) encoded and (r, I, L) multiplied, hold `SMALL` values or less."""
+    return rank * tile_rows * (inner + columns) <= SMALL
 
 
 @torch.library.custom_op("stlsearch::product", mutates_args=())
